@@ -1,0 +1,77 @@
+"""Tokenized rows in a file: what datasets leaves and training reads."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from outcrop.rendering import Rendered
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows laid end to end.
+
+    tokens     int32 [T]    token ids
+    is_answer  bool  [T]    what is learned
+    starts     int64 [N+1]  where each row begins; the last entry is T
+    """
+
+    tokens: np.ndarray
+    is_answer: np.ndarray
+    starts: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def length(self, row: int) -> int:
+        """Tokens in a row."""
+        return int(self.starts[row + 1] - self.starts[row])
+
+    def row(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """A row's tokens and mask."""
+        span = slice(self.starts[row], self.starts[row + 1])
+        return self.tokens[span], self.is_answer[span]
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return (self.row(index) for index in range(len(self)))
+
+    @classmethod
+    def of(cls, rendered: Iterable[Rendered]) -> "Rows":
+        """Rows from what the renderer made."""
+        tokens: list[np.ndarray] = []
+        masks: list[np.ndarray] = []
+        starts = [0]
+        for row in rendered:
+            tokens.append(np.asarray(row.tokens, dtype=np.int32))
+            masks.append(np.asarray(row.is_answer, dtype=bool))
+            starts.append(starts[-1] + len(row.tokens))
+        empty_tokens, empty_mask = np.zeros(0, np.int32), np.zeros(0, bool)
+        return cls(
+            np.concatenate(tokens or [empty_tokens]),
+            np.concatenate(masks or [empty_mask]),
+            np.asarray(starts, dtype=np.int64),
+        )
+
+    def write(self, path: Path) -> None:
+        """Lay the rows down: one line of JSON with the two lengths, then the three arrays as they are."""
+        with path.open("wb") as file:
+            file.write(json.dumps({"rows": len(self), "tokens": len(self.tokens)}).encode() + b"\n")
+            file.write(self.starts.astype("<i8").tobytes())
+            file.write(self.tokens.astype("<i4").tobytes())
+            file.write(self.is_answer.astype("u1").tobytes())
+
+    @classmethod
+    def read(cls, path: Path) -> "Rows":
+        """Rows from a file; the arrays are mapped, not loaded."""
+        with path.open("rb") as file:
+            sizes = json.loads(file.readline())
+            offset = file.tell()
+        num_rows, num_tokens = sizes["rows"], sizes["tokens"]
+        raw = np.memmap(path, mode="r", offset=offset)
+        starts, rest = raw[: 8 * (num_rows + 1)], raw[8 * (num_rows + 1) :]
+        return cls(
+            rest[: 4 * num_tokens].view("<i4"), rest[4 * num_tokens : 5 * num_tokens].view(bool), starts.view("<i8")
+        )

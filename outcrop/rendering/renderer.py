@@ -1,0 +1,205 @@
+"""The one renderer."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from tokenizers import Tokenizer
+
+from outcrop.errors import Invalid
+from outcrop.rendering.conversation import Conversation
+from outcrop.rendering.decoder import Decoder
+from outcrop.rendering.templates import DEFAULT_TEMPLATE, ChatTemplate, find_template
+
+# Part of the hash: raise it when the same files would be rendered differently from before.
+VERSION = "1"
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One row for training: `tokens` and, of the same length, whether each token is part of an answer."""
+
+    tokens: list[int]
+    is_answer: list[bool]
+
+
+class Renderer:
+    """Writes conversations in one base model's tokens.
+
+    The text is cut where answers begin and end, and each piece is tokenized by itself. So the tokens of a prompt
+    at serving time are exactly the tokens that stood before the answer in training, even where a tokenizer would
+    have merged characters across that border.
+
+    Raises Invalid when the folder has no tokenizer.json or its template cannot write a plain conversation.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise Invalid(f"{folder} has no tokenizer.json; save the tokenizer in its fast form beside the weights")
+        self.tokenizer = Tokenizer.from_file(str(path))
+        self.tokenizer.no_padding()
+        self.tokenizer.no_truncation()
+        config = _read_json(folder / "tokenizer_config.json")
+        generation = _read_json(folder / "generation_config.json")
+        model = _read_json(folder / "config.json")
+
+        eos_ids = _token_ids(generation.get("eos_token_id", model.get("eos_token_id")))
+        eos = _token_text(config.get("eos_token")) or next(map(self.tokenizer.id_to_token, eos_ids), None)
+        eos_id = self.tokenizer.token_to_id(eos) if eos else None
+        if eos is None or eos_id is None:
+            raise Invalid(f"{folder}: no end-of-text token in tokenizer_config.json or generation_config.json")
+        self.eos_id: int = eos_id
+
+        source = find_template(folder, config)
+        self.has_template = source is not None
+        bos = _token_text(config.get("bos_token")) or ""
+        if not self.has_template and not self._adds_bos(bos):
+            bos = ""
+        self._template = ChatTemplate(source or DEFAULT_TEMPLATE, bos, eos)
+        self._bos_ids = [self.tokenizer.token_to_id(bos)] if bos and self._adds_bos(bos) else []
+        self._keeps_system = self._accepts_system()
+        self.stop_tokens = frozenset({self.eos_id, *eos_ids, *self._turn_ends()})
+        self._specials = {token.content for token in self.tokenizer.get_added_tokens_decoder().values() if token.special}
+        self.hash = hashlib.sha256(
+            b"\0".join([VERSION.encode(), path.read_bytes(), self._template.source.encode(), bos.encode(), eos.encode()])
+        ).hexdigest()
+
+    def training_row(self, conversation: Conversation) -> Rendered:
+        """The whole conversation; the answers with their end-of-turn tokens are what is learned.
+
+        Every answer ends in a stop token that is learned too: where the template writes none, the end-of-text
+        token is added, because a model that never saw its turn end does not stop.
+        """
+        tokens: list[int] = []
+        is_answer: list[bool] = []
+        for text, learned in self._segments(conversation):
+            piece = self._encode(text)
+            count = 0
+            if learned:
+                ends = [index for index, token in enumerate(piece) if token in self.stop_tokens]
+                if not ends:
+                    piece.append(self.eos_id)
+                count = ends[-1] + 1 if ends else len(piece)
+            tokens += piece
+            is_answer += [True] * count + [False] * (len(piece) - count)
+        return Rendered(tokens, is_answer)
+
+    def text_row(self, text: str) -> Rendered:
+        """Plain text for continued pre-training: every token is learned, the end-of-text token last."""
+        tokens = [*self._bos_ids, *self._encode(text), self.eos_id]
+        return Rendered(tokens, [False, *[True] * (len(tokens) - 1)])
+
+    def prompt(self, conversation: Conversation) -> list[int]:
+        """The tokens after which the model's answer begins. The last turn must be the user's."""
+        if not conversation.messages or conversation.messages[-1].role != "user":
+            raise Invalid("the conversation must end with a user message")
+        tokens: list[int] = []
+        for text, _ in self._segments(conversation):
+            tokens += self._encode(text)
+        return tokens
+
+    def raw_prompt(self, text: str) -> list[int]:
+        """A prompt that the caller has written in the model's own form, or plain words, which become a user turn.
+
+        Native bodies with a `prompt` carry either; what tells them apart is whether the text holds one of the
+        tokenizer's special tokens. Models without a template take every prompt as it is.
+        """
+        if not self.has_template or any(special in text for special in self._specials):
+            tokens = self._encode(text)
+            return tokens if tokens[: len(self._bos_ids)] == self._bos_ids else [*self._bos_ids, *tokens]
+        return self.prompt(Conversation.of(text))
+
+    def count(self, text: str) -> int:
+        """How many tokens a text has by itself."""
+        return len(self._encode(text))
+
+    def decoder(self) -> Decoder:
+        """A decoder for one answer."""
+        return Decoder(self.tokenizer)
+
+    def text(self, tokens: list[int]) -> str:
+        """A whole answer's text, special tokens left out."""
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def _segments(self, conversation: Conversation) -> Iterator[tuple[str, bool]]:
+        """The rendered text in pieces, each with whether it is an answer (with whatever closes its turn).
+
+        Templates that rewrite earlier turns (dropping their reasoning, say) leave those turns as context only.
+        """
+        turns = self._as_template_input(conversation)
+        offset = len(turns) - len(conversation.messages)
+        is_open = conversation.messages[-1].role == "user"
+        whole = self._render(turns, open_turn=is_open)
+        written = 0
+        for index, message in enumerate(conversation.messages):
+            if message.role != "assistant":
+                continue
+            before = self._render(turns[: offset + index], open_turn=True)
+            after = self._render(turns[: offset + index + 1], open_turn=False)
+            if whole.startswith(after) and after.startswith(before):
+                yield whole[written : len(before)], False
+                yield after[len(before) :], True
+                written = len(after)
+            elif index + 1 == len(conversation.messages):
+                raise Invalid("the chat template writes the last answer differently from the prompt before it")
+        if written < len(whole):
+            yield whole[written:], False
+
+    def _as_template_input(self, conversation: Conversation) -> list[dict[str, str]]:
+        turns = [{"role": message.role, "content": message.text} for message in conversation.messages]
+        if conversation.system is None:
+            return turns
+        if self._keeps_system:
+            return [{"role": "system", "content": conversation.system}, *turns]
+        # Gemma's template, for one, refuses the system role; its makers put the text before the first user turn.
+        first = {"role": turns[0]["role"], "content": f"{conversation.system}\n\n{turns[0]['content']}"}
+        return [first, *turns[1:]]
+
+    def _render(self, turns: list[dict[str, str]], open_turn: bool) -> str:
+        try:
+            return self._template.render(turns, add_generation_prompt=open_turn)
+        except (TemplateError, TypeError) as error:
+            raise Invalid(f"the model's chat template refuses this conversation: {error}") from None
+
+    def _accepts_system(self) -> bool:
+        turns = [{"role": "system", "content": "\u2603"}, {"role": "user", "content": "a"}]
+        try:
+            return "\u2603" in self._template.render(turns, add_generation_prompt=True)
+        except (TemplateError, TypeError):
+            return False
+
+    def _turn_ends(self) -> list[int]:
+        """The first special token after an answer, as this template closes a turn; empty when it writes none."""
+        *_, (answer, _) = self._segments(Conversation.of("a", "b"))
+        closing = answer[answer.rfind("b") + 1 :]
+        added = self.tokenizer.get_added_tokens_decoder()
+        return [token for token in self._encode(closing) if token in added and added[token].special][:1]
+
+    def _adds_bos(self, bos: str) -> bool:
+        ids = self.tokenizer.encode("a", add_special_tokens=True).ids
+        return bool(bos) and ids[:1] == [self.tokenizer.token_to_id(bos)]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _token_text(token: Any) -> str | None:
+    """Tokens are written as text or as {"content": text}."""
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def _token_ids(value: int | list[int] | None) -> list[int]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list) else [value]

@@ -1,0 +1,37 @@
+"""The child process: `python -m outcrop.training DIRECTORY`."""
+
+import signal
+import sys
+from pathlib import Path
+
+from outcrop.errors import OutcropError
+from outcrop.training.plan import STOP, Plan, Result
+
+
+def main(directory: Path) -> int:
+    """Run the plan and leave result.json. Exit status 0 when the run ended as planned or was stopped, else 1."""
+    import torch  # here, so that a missing extra is told in words by the caller and not by a traceback at import
+
+    from outcrop.training.loop import run
+
+    stopped = False
+
+    def stop(_signal: int, _frame: object) -> None:
+        nonlocal stopped
+        stopped = True
+
+    signal.signal(signal.SIGTERM, stop)
+    plan = Plan.read(directory)
+    if plan.threads:
+        torch.set_num_threads(plan.threads)
+    try:
+        result = run(directory, lambda: stopped or (directory / STOP).exists())
+    except OutcropError as error:
+        Result(status="failed", reason=error.message).write(directory)
+        return 1
+    result.write(directory)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,108 @@
+"""What is written into and read out of a training directory; no torch here."""
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+PLAN, PROGRESS, RESULT, STOP = "plan.json", "progress.jsonl", "result.json", "stop"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How to train. The first block is what hyperparameters.py reads from a request; the rest is for recipes."""
+
+    method: Literal["lora", "full"] = "lora"
+    epochs: int = 2
+    batch_rows: int = 32
+    learning_rate: float = 1e-3
+    warmup_steps: int | None = None
+    early_stopping_threshold: float = 0.001
+    early_stopping_patience: int = 2
+    lora_rank: int = 16
+    lora_alpha: float = 32.0
+    lora_dropout: float = 0.0
+    seed: int = 0
+
+    decay_share: float = 1.0
+    """Share of the steps, the last ones, over which the rate falls in a straight line to nothing."""
+    beta2: float = 0.95
+    weight_decay: float = 0.0
+    max_gradient_norm: float = 1.0
+    shuffles: bool = True
+    microbatch_tokens: int = 4096
+    """Most tokens, padding of attention counted, that go through the model at once; only memory depends on it."""
+    evaluations_per_epoch: int = 4
+    """When there are validation rows. At most one in every two steps; early stopping counts these."""
+    saves_every_s: float = 0.0
+    """Without validation rows a checkpoint is kept this often; 0 means at the end only."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """One run: a base model's folder, the rows to learn, and how."""
+
+    base: str
+    settings: Settings
+    train_rows: str = "train.rows"
+    validation_rows: list[str] = []
+    threads: int = 0
+    """0: as many as the process may use."""
+
+    def write(self, directory: Path) -> None:
+        """Lay the plan down, so that the child process finds it."""
+        (directory / PLAN).write_bytes(msgspec.json.format(msgspec.json.encode(self)))
+
+    @classmethod
+    def read(cls, directory: Path) -> "Plan":
+        return msgspec.json.decode((directory / PLAN).read_bytes(), type=cls)
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run ended. `checkpoint` is the best one's folder (the last one's without validation rows)."""
+
+    status: Literal["completed", "stopped", "failed"]
+    reason: str = ""
+    checkpoint: str | None = None
+    step: int = 0
+    steps: int = 0
+    training_loss: float | None = None
+    validation_losses: list[float] = []
+    stopped_early: bool = False
+    seconds: float = 0.0
+    tokens: int = 0
+
+    def write(self, directory: Path) -> None:
+        unfinished = directory / (RESULT + ".tmp")
+        unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(self)))
+        unfinished.rename(directory / RESULT)
+
+    @classmethod
+    def read(cls, directory: Path) -> "Result | None":
+        """The run's end, or None while there is none (it is running, or was killed)."""
+        path = directory / RESULT
+        return msgspec.json.decode(path.read_bytes(), type=cls) if path.is_file() else None
+
+
+class StepDone(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="step"):
+    """One line of progress.jsonl: an optimizer step."""
+
+    step: int
+    steps: int
+    epoch: int
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+    answer_tokens: int
+    tokens_per_s: float
+    seconds_left: float
+
+
+class Evaluated(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="evaluation"):
+    """One line of progress.jsonl: the validation losses, one per validation file."""
+
+    step: int
+    epoch: int
+    losses: list[float]
+    is_best: bool
+
+
+Progress = StepDone | Evaluated
