@@ -10,9 +10,13 @@ from outcrop.training.plan import STOP, Plan, Result
 
 def main(directory: Path) -> int:
     """Run the plan and leave result.json. Exit status 0 when the run ended as planned or was stopped, else 1."""
-    import torch  # here, so that a missing extra is told in words by the caller and not by a traceback at import
+    try:
+        import torch
 
-    from outcrop.training.loop import run
+        from outcrop.training.loop import run
+    except ImportError as error:
+        Result(status="failed", reason=f"training needs {error.name}; install outcrop[train]").write(directory)
+        return 1
 
     stopped = False
 

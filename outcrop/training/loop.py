@@ -14,7 +14,7 @@ from torch import nn
 from outcrop.datasets.rows import Rows
 from outcrop.training.batches import cut, order_of
 from outcrop.training.checkpoints import Checkpoints
-from outcrop.training.lora import LoraLinear, add_adapters
+from outcrop.training.lora import LoraLinear, add_adapters, load_adapters
 from outcrop.training.model import load_base
 from outcrop.training.plan import PROGRESS, Evaluated, Plan, Progress, Result, Settings, StepDone
 from outcrop.training.step import evaluate, step
@@ -52,8 +52,10 @@ def run(directory: Path, should_stop: Callable[[], bool]) -> Result:
     train = Rows.read(directory / plan.train_rows)
     validation = [Rows.read(directory / name) for name in plan.validation_rows]
     model, adapters = prepare(Path(plan.base), settings)
+    if plan.start_adapter is not None:
+        load_adapters(adapters, Path(plan.start_adapter))
     optimizer = make_optimizer(model, settings)
-    checkpoints = Checkpoints(directory, model, adapters, plan.base)
+    checkpoints = Checkpoints(directory, model, adapters, plan.base_name or plan.base)
 
     per_epoch = ceil(len(train) / settings.batch_rows)
     steps = per_epoch * settings.epochs
@@ -145,7 +147,7 @@ def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimize
 
 def rate_at(done: int, steps: int, settings: Settings) -> float:
     """The learning rate of the step after `done` steps: a straight rise, a plateau, a straight fall to nothing."""
-    warmup = settings.warmup_steps if settings.warmup_steps is not None else min(100, ceil(steps * 0.05))
+    warmup = settings.warmup(steps)
     if done < warmup:
         return settings.learning_rate * (done + 1) / warmup
     falling = max(1, round((steps - warmup) * settings.decay_share))

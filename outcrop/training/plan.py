@@ -1,5 +1,6 @@
 """What is written into and read out of a training directory; no torch here."""
 
+from math import ceil
 from pathlib import Path
 from typing import Literal
 
@@ -37,13 +38,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Without validation rows a checkpoint is kept this often; 0 means at the end only."""
 
 
+    def warmup(self, steps: int) -> int:
+        """Steps over which the rate rises: as said, else 5 % of all, at most 100."""
+        return self.warmup_steps if self.warmup_steps is not None else min(100, ceil(steps * 0.05))
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """One run: a base model's folder, the rows to learn, and how."""
 
     base: str
+    base_name: str = ""
+    """What the adapters' config calls the base; the folder when it is empty."""
     settings: Settings
     train_rows: str = "train.rows"
     validation_rows: list[str] = []
+    start_adapter: str | None = None
+    """A folder of adapters to go on from (tuning a tuned model again); method lora only."""
     threads: int = 0
     """0: as many as the process may use."""
 

@@ -26,13 +26,15 @@ TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-# Shares of the rows by lesson. The first tenth is small things only: lookups form there first.
-EASY = {"few_pairs": 5, "small_table": 3, "echo": 3, "paragraph": 2, "ticket_questions": 1}
+# Shares of the rows by lesson, in three stages; the numbers after them are where each stage ends (share of all tokens).
+# Copying forms on random tokens within half a million of them and hardly at all on text alone, so that comes first.
+DRILL = {"drill": 1}
+EASY = {"drill": 3, "few_pairs": 5, "small_table": 3, "echo": 3, "paragraph": 3, "ticket_questions": 2}
 MIX = {
-    "few_pairs": 4, "pairs": 8, "small_table": 8, "people_table": 8, "year_table": 8, "paragraph": 12, "echo": 3,
-    "ticket_form": 10, "ticket_questions": 8, "to_json": 4, "document": 5, "chat": 6,
+    "drill": 3, "few_pairs": 4, "pairs": 8, "small_table": 8, "people_table": 8, "year_table": 8, "paragraph": 12,
+    "echo": 4, "ticket_form": 10, "ticket_questions": 8, "to_json": 5, "document": 3, "chat": 4,
 }  # fmt: skip
-EASY_SHARE = 0.12
+STAGES = ((DRILL, 0.06), (EASY, 0.20), (MIX, 1.0))
 
 
 def make_tokenizer(folder: Path, samples: Iterator[str], vocabulary: int) -> None:
@@ -96,9 +98,11 @@ class Source:
         self._documents = texts.documents(data)
         self._chats = texts.chats(data, self.rng)
 
-    def draw(self, shares: dict[str, int]) -> Conversation | str:
-        """One row's content; plain text for a passage."""
+    def draw(self, shares: dict[str, int]) -> Conversation | str | None:
+        """One row's content; plain text for a passage, None for a drill."""
         kind = self.rng.choices(list(shares), list(shares.values()))[0]
+        if kind == "drill":
+            return None
         if kind == "document":
             return self.rng.choice(self._documents)
         if kind == "chat":
@@ -109,15 +113,38 @@ class Source:
         """Texts for the tokenizer."""
         for _ in range(count):
             drawn = self.draw(MIX)
-            yield drawn if isinstance(drawn, str) else "\n".join(message.text for message in drawn.messages)
+            if drawn is not None:
+                yield drawn if isinstance(drawn, str) else "\n".join(message.text for message in drawn.messages)
+
+
+def drill(rng: random.Random, vocabulary: int) -> Rendered:
+    """Random tokens, then some of them again: a run of them in order, or pairs of them shuffled. The repeats are learned."""
+    if rng.random() < 0.5:
+        run = [rng.randrange(len(SPECIALS), vocabulary) for _ in range(rng.randint(6, 40))]
+        begin = rng.randrange(len(run) // 2)
+        again = run[begin:]
+        return Rendered([0, *run, *again], [False] * (len(run) + 2) + [True] * (len(again) - 1))
+    size = rng.choice((1, 1, 2))
+    keys = [[rng.randrange(len(SPECIALS), vocabulary) for _ in range(size)] for _ in range(rng.randint(2, 12))]
+    values = [rng.randrange(len(SPECIALS), vocabulary) for _ in keys]
+    tokens, learned = [0], [False]
+    order = rng.sample(range(len(keys)), len(keys))
+    for number, index in enumerate([*range(len(keys)), *order]):
+        tokens += [*keys[index], values[index]]
+        learned += [False] * size + [number >= len(keys)]
+    return Rendered(tokens, learned)
 
 
 def rows(source: Source, renderer: Renderer, tokens: int, longest: int) -> Iterator[Rendered]:
     """Rows until there are that many tokens, the easy ones first."""
     made = 0
     while made < tokens:
-        drawn = source.draw(EASY if made < EASY_SHARE * tokens else MIX)
-        row = renderer.text_row(drawn) if isinstance(drawn, str) else renderer.training_row(drawn)
+        shares = next(shares for shares, end in STAGES if made < end * tokens)
+        drawn = source.draw(shares)
+        if drawn is None:
+            row = drill(source.rng, renderer.tokenizer.get_vocab_size())
+        else:
+            row = renderer.text_row(drawn) if isinstance(drawn, str) else renderer.training_row(drawn)
         if len(row.tokens) <= longest:
             made += len(row.tokens)
             yield row
@@ -130,7 +157,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tokens", type=float, default=30e6)
     parser.add_argument("--width", type=int, default=192)
-    parser.add_argument("--layers", type=int, default=5)
+    parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--vocabulary", type=int, default=4096)
     parser.add_argument("--batch-rows", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=2.5e-3)

@@ -1,0 +1,208 @@
+"""Customization jobs."""
+
+from typing import Any
+
+from outcrop import hyperparameters
+from outcrop.api.call import Call
+from outcrop.api.lists import page
+from outcrop.api.tags import read_tags
+from outcrop.clock import now
+from outcrop.errors import Conflict, Invalid, NotFound, Unsupported
+from outcrop.jobs import Job, Phase
+from outcrop.jobs.job import STOPPED, STOPPING
+from outcrop.names import short_id
+from outcrop.storage import Taken
+from outcrop.storage.records import TokenReused
+
+Request = dict[str, Any]
+
+KIND = "customization"
+TYPES = ("FINE_TUNING", "CONTINUED_PRE_TRAINING")
+PHASES = {"validation": "validationDetails", "dataProcessing": "dataProcessingDetails", "training": "trainingDetails"}
+
+
+def create_model_customization_job(request: Request, call: Call) -> Request:
+    """Accept a customization job and queue it. Answers with the job's ARN.
+
+    The wire has already checked everything the service model states. Here is checked what it cannot know: that the base
+    model exists, that the names are free, that the hyperparameters fit. The training data is not opened; the job's first
+    station reads it and reports bad lines by number.
+
+    Raises NotFound, Conflict, Invalid, Unsupported.
+    """
+    try:
+        arn = call.storage.records.once(
+            KIND, request.get("clientRequestToken"), _comparable(request), lambda: _create(request, call)
+        )
+    except TokenReused:
+        raise Conflict("clientRequestToken was used before with other parameters") from None
+    return {"jobArn": arn}
+
+
+def _comparable(request: Request) -> Request:
+    return {name: value for name, value in request.items() if name != "clientRequestToken"}
+
+
+def _create(request: Request, call: Call) -> str:
+    registry = call.service.registry
+    customization = request.get("customizationType", "FINE_TUNING")
+    if customization not in TYPES:
+        raise Unsupported(f"customizationType {customization} is not implemented by Outcrop; {' and '.join(TYPES)} are")
+    if request.get("customModelKmsKeyId"):
+        raise Unsupported("customModelKmsKeyId: Outcrop does not encrypt models with KMS keys; leave it out")
+    if request.get("customizationConfig"):
+        raise Unsupported("customizationConfig belongs to distillation and reinforcement, which are not implemented")
+    training_uri = request["trainingDataConfig"].get("s3Uri")
+    if training_uri is None or request["trainingDataConfig"].get("invocationLogsConfig"):
+        raise Invalid("trainingDataConfig must have s3Uri; invocationLogsConfig is not implemented")
+    validators = (request.get("validationDataConfig") or {}).get("validators") or []
+    given = request.get("hyperParameters") or {}
+    if validators and "evalPercentage" in given:
+        raise Invalid("hyperParameters.evalPercentage is only used without validation data, but validators are given")
+    output_uri = request["outputDataConfig"]["s3Uri"]
+    bucket = output_uri.removeprefix("s3://").partition("/")[0]
+    if call.storage.objects.bucket(bucket) is None:
+        raise Invalid(f"outputDataConfig.s3Uri: there is no bucket {bucket!r}; create it first")
+
+    parent = registry.find_custom(request["baseModelIdentifier"])
+    base = registry.base(parent.base if parent else request["baseModelIdentifier"])
+    hyperparameters.read(given, base.num_parameters)
+    name, model_name = request["jobName"], request["customModelName"]
+    taken = {job.request["model_name"] for job in call.service.jobs.all(KIND) if not job.ended_at}
+    if registry.custom.named(model_name) is not None or model_name in taken:
+        raise Conflict(f"There is already a custom model named {model_name}; choose another customModelName")
+
+    identifier, model_id = short_id(), short_id()
+    job = Job(
+        id=identifier,
+        arn=call.names.arn("model-customization-job", f"{base.id}/{identifier}"),
+        name=name,
+        kind=KIND,
+        created_at=now(),
+        modified_at=now(),
+        phases={phase: Phase() for phase in PHASES},
+        tags=read_tags(request.get("jobTags")),
+        request={
+            "base": parent.arn if parent else base.id,
+            "base_model": base.id,
+            "base_arn": parent.arn if parent else call.names.foundation_model(base.id),
+            "context": base.context,
+            "num_parameters": base.num_parameters,
+            "customization": customization,
+            "model_id": model_id,
+            "model_arn": call.names.arn("custom-model", f"{base.id}/{model_id}"),
+            "model_name": model_name,
+            "model_tags": read_tags(request.get("customModelTags")),
+            "role": request["roleArn"],
+            "training_uri": training_uri,
+            "validation_uris": [validator["s3Uri"] for validator in validators],
+            "output_uri": output_uri,
+            "hyperParameters": given,
+            "token": request.get("clientRequestToken"),
+            "vpcConfig": request.get("vpcConfig"),
+        },
+    )
+    try:
+        call.service.jobs.submit(job)
+    except Taken:
+        raise Conflict(f"There is already a job named {name}; choose another jobName") from None
+    return job.arn
+
+
+def get_model_customization_job(request: Request, call: Call) -> Request:
+    """A job with all that is known of it."""
+    job = find_job(request["jobIdentifier"], call)
+    asked, result = job.request, job.result
+    effective = result.get("hyperParameters") or hyperparameters.as_text(
+        hyperparameters.read(asked["hyperParameters"], asked["num_parameters"])
+    )
+    return {
+        "jobArn": job.arn,
+        "jobName": job.name,
+        "outputModelName": asked["model_name"],
+        "outputModelArn": result.get("model_arn"),
+        "clientRequestToken": asked["token"],
+        "roleArn": asked["role"],
+        "status": job.status,
+        "statusDetails": _status_details(job),
+        "failureMessage": job.failure or None,
+        "creationTime": job.created_at,
+        "lastModifiedTime": job.modified_at,
+        "endTime": job.ended_at,
+        "baseModelArn": asked["base_arn"],
+        "hyperParameters": effective,
+        "trainingDataConfig": {"s3Uri": asked["training_uri"]},
+        "validationDataConfig": {"validators": [{"s3Uri": uri} for uri in asked["validation_uris"]]},
+        "outputDataConfig": {"s3Uri": asked["output_uri"]},
+        "customizationType": asked["customization"],
+        "trainingMetrics": training_metrics(result.get("training_loss")),
+        "validationMetrics": validation_metrics(result.get("validation_losses")),
+        "vpcConfig": asked["vpcConfig"],
+    }
+
+
+def training_metrics(loss: float | None) -> Request | None:
+    """Bedrock's trainingMetrics."""
+    return None if loss is None else {"trainingLoss": loss}
+
+
+def validation_metrics(losses: list[float] | None) -> list[Request] | None:
+    """Bedrock's validationMetrics, one for each validator."""
+    return [{"validationLoss": loss} for loss in losses] if losses else None
+
+
+def _status_details(job: Job) -> Request:
+    return {
+        shown: {"status": phase.status, "creationTime": phase.begun_at, "lastModifiedTime": phase.changed_at}
+        for name, shown in PHASES.items()
+        if (phase := job.phases.get(name)) is not None
+    }
+
+
+def list_model_customization_jobs(request: Request, call: Call) -> Request:
+    """Jobs, newest first."""
+    found, following = page(call.service.jobs.all(KIND), request, lambda job: job.status)
+    summaries = [
+        {
+            "jobArn": job.arn,
+            "jobName": job.name,
+            "baseModelArn": job.request["base_arn"],
+            "status": job.status,
+            "statusDetails": _status_details(job),
+            "creationTime": job.created_at,
+            "lastModifiedTime": job.modified_at,
+            "endTime": job.ended_at,
+            "customModelArn": job.result.get("model_arn"),
+            "customModelName": job.request["model_name"],
+            "customizationType": job.request["customization"],
+        }
+        for job in found
+    ]
+    return {"modelCustomizationJobSummaries": summaries, "nextToken": following}
+
+
+def stop_model_customization_job(request: Request, call: Call) -> Request:
+    """Ask a job to stop. Unlike at AWS its best checkpoint is kept as the custom model. Raises Conflict when it is over."""
+    job = find_job(request["jobIdentifier"], call)
+    if job.status not in (STOPPING, STOPPED):
+        call.service.jobs.stop(job)
+    elif job.status == STOPPED:
+        raise Conflict(f"The job {job.name} is already stopped")
+    return {}
+
+
+def list_job_events(request: Request, call: Call) -> Request:
+    """An extension: a job's events from the one after `after` on, with its status."""
+    job = find_job(request["jobIdentifier"], call)
+    after = request.get("after", "0")
+    if not str(after).isdigit():
+        raise Invalid(f"after is {after!r}; it must be an event's number")
+    return {"status": job.status, "failureMessage": job.failure, "events": call.service.jobs.events(job.id, int(after))}
+
+
+def find_job(identifier: str, call: Call) -> Job:
+    """A job by ARN, id or name. Raises NotFound."""
+    job = call.service.jobs.find(KIND, identifier)
+    if job is None:
+        raise NotFound(f"There is no model customization job {identifier!r}")
+    return job

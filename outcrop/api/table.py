@@ -1,0 +1,53 @@
+"""Which function serves which operation: the one whose name is the operation's in snake case."""
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from botocore import xform_name
+
+from outcrop.api import catalogue, custom_models, customization, deployments, iam, runtime, s3, sts, tags, throughput
+from outcrop.api.call import Call, Service
+from outcrop.wire import Context
+from outcrop.wire.app import Function
+from outcrop.wire.models import service_model
+
+MODULES: dict[str, tuple[ModuleType, ...]] = {
+    "bedrock": (catalogue, customization, custom_models, deployments, throughput, tags),
+    "bedrock-runtime": (runtime,),
+    "bedrock-agent": (),
+    "bedrock-agent-runtime": (),
+    "s3": (s3,),
+    "sts": (sts,),
+    "iam": (iam,),
+}
+EXTENSIONS = {("GET", "/model-customization-jobs/{jobIdentifier}/events"): customization.list_job_events}
+
+
+def implemented() -> dict[tuple[str, str], Callable[[dict[str, Any], Call], dict[str, Any]]]:
+    """(service, operation) -> its function, for all that are done."""
+    return {
+        (service, operation): getattr(module, xform_name(operation))
+        for service, modules in MODULES.items()
+        for operation in service_model(service).operation_names
+        for module in modules
+        if hasattr(module, xform_name(operation))
+    }
+
+
+def functions(service: Service) -> dict[tuple[str, str], Function]:
+    """The same, bound to an installation, as the wire calls them."""
+    return {key: _bound(service, function) for key, function in implemented().items()}
+
+
+def extensions(service: Service) -> dict[tuple[str, str], Function]:
+    """Our own paths beside AWS's."""
+    return {key: _bound(service, function) for key, function in EXTENSIONS.items()}
+
+
+def _bound(service: Service, function: Callable[[dict[str, Any], Call], dict[str, Any]]) -> Function:
+    def call(request: dict[str, Any], context: Context) -> dict[str, Any]:
+        return function(request, Call(service, context))
+
+    call.__name__ = function.__name__
+    return call

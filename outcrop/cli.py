@@ -1,0 +1,255 @@
+"""The command line."""
+
+import json
+import logging
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from outcrop import __version__
+from outcrop.errors import OutcropError
+from outcrop.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Amazon Bedrock's model customization, on your own machines.")
+models_app = typer.Typer(no_args_is_help=True, help="The catalogue of base models.")
+jobs_app = typer.Typer(no_args_is_help=True, help="Customization jobs.")
+app.add_typer(models_app, name="models")
+app.add_typer(jobs_app, name="jobs")
+out = Console()
+
+
+def main() -> None:
+    """Run a command; what goes wrong is said in words, with exit status 1."""
+    try:
+        app(standalone_mode=True)
+    except OutcropError as error:
+        _fail(error.message)
+
+
+def _fail(message: str) -> NoReturn:
+    Console(stderr=True).print(f"[red]outcrop:[/red] {message}", highlight=False, soft_wrap=True)
+    sys.exit(1)
+
+
+@app.command()
+def serve(
+    port: Annotated[int | None, typer.Option(help="port to listen on; 0 takes a free one")] = None,
+    host: Annotated[str | None, typer.Option(help="address to listen on")] = None,
+    tls: Annotated[bool | None, typer.Option("--tls/--no-tls", help="serve https with a local certificate")] = None,
+    open_: Annotated[bool | None, typer.Option("--open/--signed", help="accept any credentials, on loopback only")] = None,
+) -> None:
+    """Serve Bedrock, S3, STS and IAM on one port."""
+    from outcrop.server import serve as run
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    said = {"port": port, "host": host, "tls": tls, "open": open_}
+    run(Settings(**{name: value for name, value in said.items() if value is not None}))
+
+
+@app.command()
+def worker() -> None:
+    """Run jobs; `outcrop serve` starts one by itself."""
+    from outcrop.jobs import Jobs, work
+    from outcrop.registry import Registry
+    from outcrop.storage import Storage
+    from outcrop.workflows.create_custom_model import CreateCustomModel
+    from outcrop.workflows.customize import Customize
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    settings = Settings()
+    storage = Storage(settings.folder)
+    registry = Registry(storage)
+    kinds = {
+        "customization": Customize(storage, registry, settings),
+        "create-custom-model": CreateCustomModel(storage, registry),
+    }
+    ending = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    work(Jobs(storage.records), kinds, ending.is_set)
+
+
+@app.command()
+def env() -> None:
+    """Print the exports that point AWS's clients at this installation."""
+    from outcrop.keys import LocalKeys
+
+    settings = Settings()
+    keys = LocalKeys.of(settings.folder)
+    file = settings.folder / "endpoint"
+    scheme = "https" if settings.tls else "http"
+    endpoint = file.read_text().strip() if file.exists() else f"{scheme}://{settings.host}:{settings.port}"
+    lines = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": keys.access_key,
+        "AWS_SECRET_ACCESS_KEY": keys.secret,
+        "AWS_REGION": settings.region,
+        "AWS_DEFAULT_REGION": settings.region,
+    }
+    if endpoint.startswith("https"):
+        lines["AWS_CA_BUNDLE"] = str(settings.folder / "tls-certificate.pem")
+        lines["NODE_EXTRA_CA_CERTS"] = lines["AWS_CA_BUNDLE"]
+        print(f"# or, for bedrock and bedrock-runtime alone: export AWS_BEARER_TOKEN_BEDROCK={keys.bearer}")
+    for name, value in lines.items():
+        print(f"export {name}={value}")
+    print("unset AWS_SESSION_TOKEN AWS_PROFILE")
+
+
+@app.command()
+def doctor() -> None:
+    """Look at this machine and say what works and what is missing."""
+    from outcrop.doctor import examine
+
+    table = Table("", "what", "found", show_edge=False)
+    findings = examine(Settings())
+    for finding in findings:
+        table.add_row({"ok": "[green]ok[/green]", "note": "[yellow]note[/yellow]", "bad": "[red]bad[/red]"}[finding.verdict],
+                      finding.what, finding.found)  # fmt: skip
+    out.print(table)
+    if any(finding.verdict == "bad" for finding in findings):
+        sys.exit(1)
+
+
+@app.command()
+def demo(
+    page: Annotated[Path, typer.Option(help="where to write the HTML page")] = Path("outcrop-demo.html"),
+    rows: Annotated[int, typer.Option(help="held-out rows that base and tuned model answer", min=20, max=2000)] = 200,
+    keep: Annotated[bool, typer.Option(help="keep the private installation's folder")] = False,
+) -> None:
+    """Fine-tune, deploy, ask and compare, on a private server, in under three minutes."""
+    from outcrop.demo.run import run_demo
+
+    run_demo(page, rows, keep)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+# --- models ---------------------------------------------------------------------------------------------------------
+
+
+def _registry() -> Any:
+    from outcrop.registry import Registry
+    from outcrop.storage import Storage
+
+    return Registry(Storage(Settings().folder))
+
+
+@models_app.command("list")
+def list_models() -> None:
+    """List base and custom models."""
+    registry = _registry()
+    table = Table("id", "parameters", "context", "source", show_edge=False)
+    for model in registry.base_models():
+        source = f"alias of {model.alias_of}" if model.alias_of else model.source
+        table.add_row(model.id, f"{model.num_parameters:,}", f"{model.context:,}", source)
+    for model in registry.custom.all():
+        table.add_row(model.name, "", "", f"custom, from {model.base} ({model.status})")
+    out.print(table)
+
+
+@models_app.command()
+def add(
+    model_id: Annotated[str, typer.Argument(help="Bedrock id, such as meta.llama3-2-1b-instruct-v1:0")],
+    source: Annotated[str, typer.Option("--from", help="a folder in Hugging Face layout, or a hub id such as owner/name")],
+) -> None:
+    """Add a base model to the catalogue."""
+    model = _registry().add_base(model_id, source)
+    out.print(f"{model.id}: {model.architecture}, {model.num_parameters:,} parameters, context {model.context:,}")
+
+
+@models_app.command()
+def alias(
+    model_id: Annotated[str, typer.Argument(help="the id that scripts use")],
+    target: Annotated[str, typer.Argument(help="the catalogue's id that is meant")],
+) -> None:
+    """Let one id mean another's weights, so that a script that names an AWS model runs on yours."""
+    model = _registry().alias_base(model_id, target)
+    out.print(f"{model.id} now means {model.alias_of}")
+
+
+@models_app.command()
+def remove(model_id: Annotated[str, typer.Argument(help="the catalogue's id")]) -> None:
+    """Take a base model out of the catalogue; its files stay."""
+    _registry().remove_base(model_id)
+    out.print(f"{model_id} is removed from the catalogue")
+
+
+# --- jobs -----------------------------------------------------------------------------------------------------------
+
+
+def _jobs() -> Any:
+    from outcrop.jobs import Jobs
+    from outcrop.storage import Storage
+
+    return Jobs(Storage(Settings().folder).records)
+
+
+@jobs_app.command("list")
+def list_jobs() -> None:
+    """List customization jobs."""
+    table = Table("job", "status", "model", "created", "why", show_edge=False)
+    for job in _jobs().all("customization"):
+        table.add_row(job.name, job.status, job.request["model_name"], f"{job.created_at:%Y-%m-%d %H:%M:%S}", job.failure)
+    out.print(table)
+
+
+@jobs_app.command()
+def watch(
+    name: Annotated[str, typer.Argument(help="a job's name or ARN")],
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
+) -> None:
+    """Follow a job until it ends: steps, losses, tokens a second, time left. Exit status 1 when it fails."""
+    jobs = _jobs()
+    seen = 0
+    while True:
+        job = jobs.find("customization", name)
+        if job is None:
+            _fail(f"there is no job {name!r}; `outcrop jobs list` shows what there is")
+        for event in jobs.events(job.id, seen):
+            seen = event["number"]
+            print(json.dumps(event) if as_json else _told(event), flush=True)
+        if job.ended_at is not None and not jobs.events(job.id, seen):
+            sys.exit(0 if job.status == "Completed" else 1)
+        time.sleep(0.3)
+
+
+@jobs_app.command()
+def stop(name: Annotated[str, typer.Argument(help="a job's name or ARN")]) -> None:
+    """Stop a job; its best checkpoint is kept as the custom model."""
+    jobs = _jobs()
+    job = jobs.find("customization", name)
+    if job is None:
+        _fail(f"there is no job {name!r}")
+    out.print(f"{job.name} is {jobs.stop(job).status}")
+
+
+def _told(event: dict[str, Any]) -> str:
+    """An event as a line for people."""
+    at = event["at"][11:19]
+    match event["kind"]:
+        case "step":
+            left = f"{event['seconds_left']:.0f} s left"
+            return (
+                f"{at}  step {event['step']}/{event['steps']}  epoch {event['epoch'] + 1}  loss {event['loss']:.4f}  "
+                f"{event['tokens_per_s']:,.0f} tokens/s  {left}"
+            )
+        case "evaluation":
+            losses = ", ".join(f"{loss:.4f}" for loss in event["losses"])
+            return f"{at}  step {event['step']}  validation loss {losses}{'  (best so far)' if event['is_best'] else ''}"
+        case "phase":
+            return f"{at}  {event['phase']}: {event['status']}"
+        case "ended":
+            return f"{at}  {event['status']}{': ' + event['reason'] if event['reason'] else ''}"
+        case kind:
+            rest = ", ".join(f"{name} {value}" for name, value in event.items() if name not in ("kind", "number", "at"))
+            return f"{at}  {kind}: {rest}"

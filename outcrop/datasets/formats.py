@@ -1,0 +1,217 @@
+"""The forms in which Bedrock takes training data, and what each forbids.
+
+Sources: AWS user guide, "Prepare data for fine-tuning" pages of Titan/Cohere/Llama (prompt and completion), Claude 3
+Haiku (system and messages) and Nova/Llama 3.3 (bedrock-conversation-2024).
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from outcrop.rendering import Conversation, Message
+
+SCHEMA = "bedrock-conversation-2024"
+# Claude's validator forbids these; the forms without the colon are allowed.
+RESERVED = ("\nHuman:", "\nAssistant:")
+BYTE = re.compile(r"\(byte (\d+)\)")
+PATH = re.compile(r" - at `\$\.?(.*)`$")
+
+Content = Conversation | str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong in a line; `column` (from 1, in bytes) where the JSON itself is broken."""
+
+    line: int
+    field: str
+    message: str
+    column: int | None = None
+
+    def __str__(self) -> str:
+        where = f"line {self.line}" + (f", column {self.column}" if self.column else "")
+        return f"{where}: {self.field}{' ' if self.field else ''}{self.message}"
+
+
+class Pair(msgspec.Struct):
+    """prompt and completion; further keys are tolerated, as AWS's own validator does."""
+
+    prompt: str
+    completion: str
+
+
+class Turn(msgspec.Struct, forbid_unknown_fields=True):
+    """A message whose content is a string."""
+
+    role: str
+    content: str
+
+
+class Chat(msgspec.Struct, forbid_unknown_fields=True):
+    """system and messages."""
+
+    messages: list[Turn]
+    system: str | None = None
+
+
+class Part(msgspec.Struct, forbid_unknown_fields=True):
+    """A piece of content; only text can be learned here."""
+
+    text: str | None = None
+    image: Any = None
+    video: Any = None
+
+
+class PartsTurn(msgspec.Struct, forbid_unknown_fields=True):
+    """A message whose content is a list of parts."""
+
+    role: str
+    content: list[Part]
+
+
+class BedrockChat(msgspec.Struct, forbid_unknown_fields=True):
+    """bedrock-conversation-2024."""
+
+    schemaVersion: str
+    messages: list[PartsTurn]
+    system: list[Part] | None = None
+
+
+class Text(msgspec.Struct, forbid_unknown_fields=True):
+    """A line of continued pre-training."""
+
+    input: str
+
+
+Found = list[tuple[str, str]]  # field, message
+
+
+def _pair(row: Pair, found: Found) -> Content:
+    for field in ("prompt", "completion"):
+        if not getattr(row, field).strip():
+            found.append((field, "is empty"))
+    return Conversation.of(row.prompt, row.completion)
+
+
+def _chat(row: Chat, found: Found) -> Content:
+    messages = tuple(Message(turn.role, turn.content) for turn in row.messages)
+    _check_turns(messages, found)
+    for field, text in [("system", row.system or ""), *((f"messages.{n}.content", m.text) for n, m in enumerate(messages))]:
+        for reserved in RESERVED:
+            if reserved in text:
+                found.append((field, f"holds the reserved string {reserved!r}; leave out its colon or its line break"))
+    if row.system is not None and not row.system.strip():
+        found.append(("system", "is empty; leave it out or fill it"))
+    return Conversation(messages, row.system)
+
+
+def _bedrock_chat(row: BedrockChat, found: Found) -> Content:
+    if row.schemaVersion != SCHEMA:
+        typo = " (the spelling 'conversion' is a slip in AWS's page)" if "conversion" in row.schemaVersion else ""
+        found.append(("schemaVersion", f"is {row.schemaVersion!r}; it must be {SCHEMA!r}{typo}"))
+    if row.system is not None and len(row.system) != 1:
+        found.append(("system", f"has {len(row.system)} parts; it must have exactly one"))
+    messages = []
+    for number, turn in enumerate(row.messages):
+        if not turn.content:
+            found.append((f"messages.{number}.content", "is empty"))
+        texts = [_part_text(part, f"messages.{number}.content.{index}", found) for index, part in enumerate(turn.content)]
+        messages.append(Message(turn.role, "\n".join(texts)))
+    system = [_part_text(part, f"system.{index}", found) for index, part in enumerate(row.system or [])]
+    _check_turns(tuple(messages), found)
+    return Conversation(tuple(messages), "\n".join(system) if system else None)
+
+
+def _part_text(part: Part, field: str, found: Found) -> str:
+    for kind in ("image", "video"):
+        if getattr(part, kind) is not None:
+            found.append((f"{field}.{kind}", "cannot be learned: base models here read text only; remove the row"))
+    if part.text is None and part.image is None and part.video is None:
+        found.append((f"{field}.text", "is missing"))
+    return part.text or ""
+
+
+def _text(row: Text, found: Found) -> Content:
+    if not row.input.strip():
+        found.append(("input", "is empty"))
+    return row.input
+
+
+def _check_turns(messages: tuple[Message, ...], found: Found) -> None:
+    if len(messages) < 2:
+        found.append(("messages", f"has {len(messages)} messages; it must have a user's and an assistant's at least"))
+        return
+    for number, message in enumerate(messages):
+        expected = ("user", "assistant")[number % 2]
+        if message.role != expected:
+            found.append((f"messages.{number}.role", f"is {message.role!r}; it must be {expected!r}: roles alternate, user first"))
+            return
+        if not message.text.strip():
+            found.append((f"messages.{number}.content", "is empty"))
+    if messages[-1].role != "assistant":
+        found.append((f"messages.{len(messages) - 1}.role", "is 'user'; the last message must be the assistant's"))
+
+
+@dataclass(frozen=True)
+class Format:
+    """A form of row: its name for messages, its keys, and how one is read."""
+
+    name: str
+    keys: tuple[str, ...]
+    decoder: "msgspec.json.Decoder[Any]"
+    convert: Callable[[Any, Found], Content]
+
+
+PAIRS = Format("prompt/completion", ("prompt", "completion"), msgspec.json.Decoder(Pair), _pair)
+CHAT = Format("system + messages", ("messages",), msgspec.json.Decoder(Chat), _chat)
+BEDROCK_CHAT = Format(SCHEMA, ("schemaVersion",), msgspec.json.Decoder(BedrockChat), _bedrock_chat)
+TEXT = Format("input", ("input",), msgspec.json.Decoder(Text), _text)
+SUPERVISED = (BEDROCK_CHAT, CHAT, PAIRS)
+PLAIN_TEXT = (TEXT,)
+
+
+def detect(line: bytes, allowed: tuple[Format, ...]) -> Format | str:
+    """The format that a line is in, or what is wrong with it."""
+    try:
+        row = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+    if isinstance(row, dict):
+        for form in allowed:
+            if any(key in row for key in form.keys):
+                return form
+    wanted = " or ".join("{" + ", ".join(form.keys) + ", ...}" for form in allowed)
+    given = f"the keys {', '.join(list(row)[:8]) or 'none'}" if isinstance(row, dict) else f"a JSON {type(row).__name__}"
+    return f"has {given}; a row must be an object such as {wanted}"
+
+
+def read_row(number: int, line: bytes, form: Format) -> tuple[Content | None, list[Problem]]:
+    """A line's content, or everything that is wrong with it."""
+    try:
+        row = form.decoder.decode(line)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        path = PATH.search(text)
+        field = re.sub(r"\[(\d+|\.\.\.)\]", r".\1", path.group(1)) if path else ""
+        return None, [Problem(number, field, _plain(PATH.sub("", text)))]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        place = BYTE.search(str(error))
+        column = int(place.group(1)) + 1 if place else None
+        return None, [Problem(number, "", f"is not JSON: {BYTE.sub('', str(error)).strip()}", column)]
+    found: Found = []
+    content = form.convert(row, found)
+    return content, [Problem(number, field, message) for field, message in found]
+
+
+def _plain(message: str) -> str:
+    """msgspec's words as ours: "Object missing required field `completion`" -> "`completion` is missing"."""
+    missing = re.fullmatch(r"Object missing required field `(.*)`", message)
+    if missing:
+        return f"{missing.group(1)} is missing"
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", message)
+    if unknown:
+        return f"{unknown.group(1)} is not a known key; remove it"
+    return message[:1].lower() + message[1:]

@@ -1,0 +1,58 @@
+"""A file in S3 as numbered lines."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from outcrop.errors import Invalid
+from outcrop.storage import Objects
+
+S3_URI = re.compile(r"s3://([a-z0-9][-.a-z0-9]{1,61}[a-z0-9])(?:/(.*))?", re.DOTALL)
+# A line beyond this is refused unread; the longest row that any base model takes is far shorter.
+MOST_LINE_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of a data set: what the user calls it, and where its bytes lie."""
+
+    uri: str
+    path: Path
+    size: int
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Bucket and key. Raises Invalid."""
+    match = S3_URI.fullmatch(uri)
+    if match is None:
+        raise Invalid(f"{uri!r} is not an S3 URI such as s3://bucket/folder/file.jsonl")
+    return match.group(1), match.group(2) or ""
+
+
+def find(objects: Objects, uri: str) -> Source:
+    """The file at a URI. Raises Invalid, saying what is there instead."""
+    bucket, key = split_uri(uri)
+    if objects.bucket(bucket) is None:
+        raise Invalid(f"{uri}: there is no bucket {bucket!r}; create it and upload the file")
+    stored = objects.get(bucket, key) if key else None
+    if stored is None:
+        near = [entry.key for _, entry in zip(range(4), objects.keys(bucket, key.rstrip("/")), strict=False)]
+        hint = f"; under that prefix there are {', '.join(near)}" if near else ""
+        raise Invalid(f"{uri}: there is no such object{hint}")
+    return Source(uri, stored.path, stored.size)
+
+
+def read_lines(source: Source) -> Iterator[tuple[int, bytes]]:
+    """Number (from 1) and bytes of every line that is not blank; a line that is too long comes as its first bytes."""
+    with source.path.open("rb") as file:
+        number = 0
+        while line := file.readline(MOST_LINE_BYTES + 1):
+            number += 1
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            whole = line
+            while len(whole) > MOST_LINE_BYTES and not whole.endswith(b"\n") and (whole := file.readline(1 << 20)):
+                pass
+            if line.strip():
+                yield number, line

@@ -1,0 +1,1 @@
+"""The life cycle on a private server."""

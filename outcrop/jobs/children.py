@@ -1,0 +1,42 @@
+"""Child processes that die with their parent."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+PR_SET_PDEATHSIG = 1
+
+
+def python_child(
+    module: str, arguments: Sequence[str], log: IO[bytes], environment: Mapping[str, str] | None = None
+) -> "subprocess.Popen[bytes]":
+    """`python -m module arguments` in a process group of its own; on Linux it is killed when this process dies."""
+    parent = os.getpid()
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=(lambda: _die_with(parent)) if sys.platform == "linux" else None,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", **(environment or {})},
+    )
+
+
+def _die_with(parent: int) -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # the parent died between fork and here
+        os._exit(1)
+
+
+def tail(path: Path, lines: int = 3) -> str:
+    """The last lines of a log that say something."""
+    if not path.is_file():
+        return ""
+    said = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    return " | ".join(said[-lines:])

@@ -1,0 +1,175 @@
+"""The registry: every model of an installation by whatever it may be called."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from outcrop.clock import now
+from outcrop.errors import Conflict, Invalid, NotFound
+from outcrop.names import base_model_id, id_of, resource_of
+from outcrop.registry.base_models import PEBBLE_FOLDER, PEBBLE_ID, BaseModel, check_id, describe
+from outcrop.registry.custom_models import CustomModel
+from outcrop.storage import Storage, Taken
+
+
+@dataclass(frozen=True)
+class Weights:
+    """All that an engine needs: a whole model's folder, and an adapter's on top of it or None."""
+
+    model_id: str
+    folder: Path
+    adapter: Path | None
+
+
+class Registry:
+    """Base models and custom models."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._base = storage.records.collection("base-model", BaseModel)
+        self.custom = storage.records.collection("custom-model", CustomModel)
+
+    # --- base models ------------------------------------------------------------------------------------------------
+
+    def base_models(self) -> list[BaseModel]:
+        """The catalogue: the starter model first, then what was added."""
+        return [*self._bundled(), *self._base.all()]
+
+    def find_base(self, identifier: str) -> BaseModel | None:
+        """A base model by id or ARN, with or without a context suffix."""
+        wanted = base_model_id(identifier)
+        return next((model for model in self.base_models() if model.id in (wanted, identifier)), None)
+
+    def base(self, identifier: str) -> BaseModel:
+        """The same. Raises NotFound that lists what there is."""
+        model = self.find_base(identifier)
+        if model is None:
+            known = ", ".join(entry.id for entry in self.base_models())
+            raise NotFound(
+                f"There is no base model {identifier!r}. The catalogue has {known}; "
+                f"add one with `outcrop models add` or give it this name with `outcrop models alias`"
+            )
+        return model
+
+    def weights_of(self, model: BaseModel) -> Path:
+        """Where a base model's weights lie, aliases followed."""
+        return Path(self.base(model.alias_of).folder if model.alias_of else model.folder)
+
+    def add_base(self, model_id: str, source: str) -> BaseModel:
+        """Add a base model from a local folder, or download one from the hub by its id.
+
+        Raises Invalid when the folder is not a usable model, Conflict when the id is in use.
+        """
+        check_id(model_id)
+        if self.find_base(model_id) is not None:
+            raise Conflict(f"there is already a model {model_id}; remove it first or choose another id")
+        local = Path(source).expanduser()
+        folder = local.absolute() if local.is_dir() else self._download(source)
+        model = describe(model_id, folder, source, now())
+        from outcrop.rendering import Renderer  # only here: the registry otherwise knows no tokens
+
+        Renderer(folder)  # raises when the tokenizer or the chat template cannot be used
+        self._base.add(model)
+        return model
+
+    def _download(self, source: str) -> Path:
+        if "/" not in source or source.startswith((".", "/", "~")):
+            raise Invalid(f"{source!r} is neither a folder on this machine nor a hub id such as owner/name")
+        try:
+            from huggingface_hub import snapshot_download
+            from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+        except ImportError:
+            raise Invalid("downloading needs huggingface_hub; install outcrop[train]") from None
+        wanted = ["*.json", "*.jinja", "*.safetensors", "tokenizer.model", "LICENSE*", "README.md"]
+        try:
+            return Path(snapshot_download(source, allow_patterns=wanted))
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+            raise Invalid(f"{source} could not be downloaded: {error}") from None
+
+    def alias_base(self, alias: str, target: str) -> BaseModel:
+        """Let one id mean another's weights, so that a script that names it runs. Raises Conflict, NotFound."""
+        check_id(alias)
+        if self.find_base(alias) is not None:
+            raise Conflict(f"there is already a model {alias}; remove it first")
+        model = self.base(target)
+        entry = msgspec.structs.replace(
+            model, id=alias, name=alias, provider=alias.partition(".")[0], alias_of=model.alias_of or model.id, added_at=now()
+        )
+        self._base.add(entry)
+        return entry
+
+    def remove_base(self, identifier: str) -> None:
+        """Take a base model out of the catalogue; its folder stays. Raises NotFound, Conflict when it is in use."""
+        model = self.base(identifier)
+        if model.id == PEBBLE_ID:
+            raise Conflict(f"{PEBBLE_ID} comes with Outcrop and cannot be removed")
+        users = [custom.name for custom in self.custom.all() if custom.base == model.id]
+        users += [entry.id for entry in self.base_models() if entry.alias_of == model.id]
+        if users:
+            raise Conflict(f"{model.id} is needed by {', '.join(users[:5])}; delete them first")
+        self._base.remove(model.id)
+
+    @staticmethod
+    def _bundled() -> list[BaseModel]:
+        return [_pebble()] if (PEBBLE_FOLDER / "config.json").is_file() else []
+
+    # --- custom models ----------------------------------------------------------------------------------------------
+
+    def find_custom(self, identifier: str) -> CustomModel | None:
+        """A custom model by ARN, id or name."""
+        model = self.custom.get(id_of(identifier)) or self.custom.named(identifier)
+        if model is not None and identifier.startswith("arn:") and resource_of(identifier) != resource_of(model.arn):
+            return None
+        return model
+
+    def custom_model(self, identifier: str) -> CustomModel:
+        """The same. Raises NotFound."""
+        model = self.find_custom(identifier)
+        if model is None:
+            raise NotFound(f"There is no custom model {identifier!r}")
+        return model
+
+    def register(self, model: CustomModel, weights: Path) -> None:
+        """Keep a custom model with its folder of weights. Raises Conflict when its name is in use."""
+        self._storage.keep_artifact(model.id, weights)
+        try:
+            self.custom.add(model)
+        except Taken:
+            if self.custom.get(model.id) is None:  # not a repeated registration of the same model
+                self._storage.drop_artifact(model.id)
+                raise Conflict(f"there is already a custom model {model.name!r}; choose another name") from None
+
+    def delete_custom(self, model: CustomModel) -> None:
+        """Forget a custom model and remove its weights."""
+        self.custom.remove(model.id)
+        self._storage.drop_artifact(model.id)
+
+    def weights(self, identifier: str) -> Weights:
+        """What an engine loads for a base or custom model. Raises NotFound."""
+        custom = self.find_custom(identifier)
+        if custom is None:
+            base = self.base(identifier)
+            return Weights(base.id, self.weights_of(base), None)
+        artifact = self._storage.artifact(custom.id)
+        if custom.kind == "full":
+            return Weights(custom.arn, artifact, None)
+        below = self.weights(custom.parent or custom.base)
+        return Weights(custom.arn, below.folder, artifact)
+
+    def complete(self, folder: Path, base: Path) -> None:
+        """Put the tokenizer and template of a base model beside fully trained weights, so that they stand alone."""
+        names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "chat_template.json", "special_tokens_map.json")
+        for name in (*names, "generation_config.json"):
+            if (base / name).is_file() and not (folder / name).exists():
+                shutil.copy(base / name, folder / name)
+
+
+_PEBBLE: list[BaseModel] = []
+
+
+def _pebble() -> BaseModel:
+    if not _PEBBLE:
+        _PEBBLE.append(describe(PEBBLE_ID, PEBBLE_FOLDER, "bundled with Outcrop", now()))
+    return _PEBBLE[0]

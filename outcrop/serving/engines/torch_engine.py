@@ -1,0 +1,395 @@
+"""The embedded engine: continuous batching of requests and adapters over one base, on PyTorch.
+
+Each turn of the loop: let waiting requests in, read their prompts in one packed pass, then give every active request
+one more token in one batch. Shape legend: T tokens laid end to end, B active requests, H heads, K key-value heads,
+C cache positions, D head width, V vocabulary.
+"""
+
+import json
+import logging
+import queue
+import socket
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import AttentionInterface, AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
+
+from outcrop.serving.protocol import REQUESTS, Generate, Load, Reply
+
+log = logging.getLogger("outcrop.engine")
+
+ATTENTION = "outcrop_cache"
+CACHE_STEP = 256
+MOST_PREFILL_TOKENS = 8192
+
+
+@dataclass
+class Active:
+    """A request in the batch. `cached` positions are in the cache; `next_token` is not yet."""
+
+    request: Generate
+    client: "Client"
+    generator: torch.Generator | None
+    cached: int = 0
+    made: int = 0
+    next_token: int = -1
+
+
+class Client:
+    """The other end of a request's connection."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self.is_gone = False
+
+    def send(self, reply: Reply) -> None:
+        """Tell the client; one that has left is noticed."""
+        try:
+            self._connection.sendall(msgspec.json.encode(reply) + b"\n")
+        except OSError:
+            self.is_gone = True
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.close()
+
+
+@dataclass
+class Batch:
+    """What the attention and the adapters must know of the pass under way."""
+
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    """Prompts: begin and end in T of each; the request's row in the cache is its place in the list + first_row."""
+    first_row: int = 0
+    positions_B: Tensor | None = None
+    """Decoding: where each request's new token stands."""
+    groups: list[tuple[str, Tensor | None]] = field(default_factory=list)
+    """Adapters in this pass with the tokens they apply to (None: all)."""
+
+
+class Cache:
+    """Keys and values of every layer: [rows, K, C, D]. Rows 0..B-1 are active."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows, self.capacity = rows, 0
+        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def reserve(self, capacity: int) -> None:
+        """Room for so many positions."""
+        if capacity <= self.capacity:
+            return
+        self.capacity = -(-capacity // CACHE_STEP) * CACHE_STEP
+        for layer, (keys, values) in self.layers.items():
+            grown = [F.pad(old, (0, 0, 0, self.capacity - old.shape[2])) for old in (keys, values)]
+            self.layers[layer] = (grown[0], grown[1])
+
+    def of(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """A layer's keys and values; `like` is [1, K, T, D]."""
+        if layer not in self.layers:
+            shape = (self.rows, like.shape[1], self.capacity, like.shape[3])
+            self.layers[layer] = (like.new_zeros(shape), like.new_zeros(shape))
+        return self.layers[layer]
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy a row over another."""
+        for keys, values in self.layers.values():
+            keys[target, :, :length] = keys[source, :, :length]
+            values[target, :, :length] = values[source, :, :length]
+
+
+class AdaptedLinear(nn.Module):
+    """A linear layer, plus for each adapter in the batch its low-rank product on its own tokens."""
+
+    def __init__(self, base: nn.Module, batch: "Holder") -> None:
+        super().__init__()
+        self.base, self._batch = base, batch
+        self.adapters: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.base(x)
+        for name, tokens in self._batch.now.groups:
+            if name not in self.adapters:
+                continue
+            A_rI, scaled_B_Or = self.adapters[name]
+            if tokens is None:
+                y = y + F.linear(F.linear(x, A_rI), scaled_B_Or)
+            else:
+                y[0, tokens] += F.linear(F.linear(x[0, tokens], A_rI), scaled_B_Or)
+        return y
+
+
+class Holder:
+    """The pass under way, where layers find it."""
+
+    now: Batch = Batch()
+
+
+class TorchEngine:
+    """One base model with its adapters, cache and batch."""
+
+    def __init__(self, folder: Path, slots: int) -> None:
+        self._holder = Holder()
+        self._cache = Cache(slots)
+        AttentionInterface.register(ATTENTION, self._attend)
+        self._model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation=ATTENTION, local_files_only=True,
+            trust_remote_code=False, use_safetensors=True,
+        ).eval()  # fmt: skip
+        self._layers = self._make_adaptable()
+        self._loaded: set[str] = set()
+        self.active: list[Active] = []
+        self.slots = slots
+        self.context = int(getattr(self._model.config, "max_position_embeddings", 1 << 20))
+
+    def _make_adaptable(self) -> dict[str, AdaptedLinear]:
+        head = self._model.get_output_embeddings()
+        found = {
+            name: module
+            for name, module in self._model.named_modules()
+            if isinstance(module, nn.Linear | Conv1D) and module is not head
+        }
+        layers = {}
+        for name, module in found.items():
+            layers[name] = AdaptedLinear(module, self._holder)
+            parent, _, child = name.rpartition(".")
+            setattr(self._model.get_submodule(parent), child, layers[name])
+        return layers
+
+    def load_adapter(self, folder: str) -> None:
+        """Put an adapter in PEFT's layout on the layers. Raises ValueError when it does not fit this base."""
+        if folder in self._loaded:
+            return
+        config = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
+        scale = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
+        tensors = load_file(Path(folder) / "adapter_model.safetensors")
+        names = {key.removeprefix("base_model.model.").rsplit(".lora_", 1)[0] for key in tensors}
+        unknown = sorted(names - self._layers.keys())
+        if unknown or not names:
+            raise ValueError(f"the adapter does not fit this base: {unknown[:3] or 'it is empty'}")
+        for name in names:
+            pieces = [tensors[f"base_model.model.{name}.lora_{side}.weight"].float() for side in "AB"]
+            self._layers[name].adapters[folder] = (pieces[0], pieces[1] * scale)
+        self._loaded.add(folder)
+
+    # --- the loop's two passes --------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def admit(self, newcomers: list[Active]) -> None:
+        """Read the newcomers' prompts in one packed pass and draw each one's first token."""
+        lengths = [len(one.request.tokens) for one in newcomers]
+        self._cache.reserve(max(len(one.request.tokens) + one.request.max_tokens for one in (*self.active, *newcomers)))
+        ends = torch.tensor(lengths).cumsum(0)
+        spans = [(int(end) - length, int(end)) for end, length in zip(ends, lengths, strict=True)]
+        owners = [one.request.adapter for one, length in zip(newcomers, lengths, strict=True) for _ in range(length)]
+        self._holder.now = Batch(spans, len(self.active), None, _groups(owners))
+        tokens_1T = torch.tensor([[token for one in newcomers for token in one.request.tokens]])
+        positions_1T = torch.cat([torch.arange(length) for length in lengths])[None]
+        hidden_1TW = self._model.get_decoder()(input_ids=tokens_1T, position_ids=positions_1T, use_cache=False)[0]
+        for one, length in zip(newcomers, lengths, strict=True):
+            one.cached = length
+        self.active += newcomers
+        self._draw(newcomers, hidden_1TW[0, ends - 1])
+
+    @torch.inference_mode()
+    def decode(self) -> None:
+        """One more token for every active request."""
+        positions_B = torch.tensor([one.cached for one in self.active])
+        self._holder.now = Batch([], 0, positions_B, _groups([one.request.adapter for one in self.active]))
+        tokens_1B = torch.tensor([[one.next_token for one in self.active]])
+        hidden_1BW = self._model.get_decoder()(input_ids=tokens_1B, position_ids=positions_B[None], use_cache=False)[0]
+        for one in self.active:
+            one.cached += 1
+        self._draw(self.active, hidden_1BW[0])
+
+    def _draw(self, requests: list[Active], hidden_BW: Tensor) -> None:
+        logits_BV = self._model.get_output_embeddings()(hidden_BW).float()
+        likeliest = logits_BV.argmax(-1).tolist()
+        for one, logits_V, best in zip(requests, logits_BV, likeliest, strict=True):
+            one.next_token = best if one.generator is None else sample(logits_V, one.request, one.generator)
+
+    def drop(self, one: Active) -> None:
+        """Take a request out of the batch; the last row of the cache moves into its place."""
+        row = self.active.index(one)
+        last = len(self.active) - 1
+        if row != last:
+            self._cache.move(last, row, self.active[last].cached)
+            self.active[row] = self.active[last]
+        self.active.pop()
+        if not self.active:
+            self._cache = Cache(self._cache.rows)
+
+    def _attend(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *,
+        scaling: float | None = None, sliding_window: int | None = None, softcap: float | None = None, **_: Any,
+    ) -> tuple[Tensor, None]:  # fmt: skip
+        """Attention over the cache: query [1, H, T, D] -> [1, T, H, D]; keys and values are stored on the way."""
+        if softcap is not None:
+            raise ValueError("this base model soft-caps its attention scores, which the torch engine does not compute")
+        batch, cache = self._holder.now, self._cache
+        keys, values = cache.of(int(module.layer_idx), key)  # type: ignore[arg-type]
+        gqa = query.shape[1] != key.shape[1]
+        if batch.positions_B is None:
+            mixed = []
+            for row, (begin, end) in enumerate(batch.spans, batch.first_row):
+                if sliding_window is not None and end - begin > sliding_window:
+                    raise ValueError(f"a prompt of {end - begin} tokens exceeds the attention window {sliding_window}")
+                keys[row, :, : end - begin] = key[0, :, begin:end]
+                values[row, :, : end - begin] = value[0, :, begin:end]
+                parts = (query[:, :, begin:end], key[:, :, begin:end], value[:, :, begin:end])
+                mixed.append(F.scaled_dot_product_attention(*parts, is_causal=True, scale=scaling, enable_gqa=gqa))
+            return torch.cat(mixed, 2).transpose(1, 2), None
+        count, positions_B = len(batch.positions_B), batch.positions_B
+        rows = torch.arange(count)
+        keys[rows, :, positions_B] = key[0].transpose(0, 1)
+        values[rows, :, positions_B] = value[0].transpose(0, 1)
+        longest = int(positions_B.max()) + 1
+        if sliding_window is not None and longest > sliding_window:
+            raise ValueError(f"an answer reaches position {longest}, beyond the attention window {sliding_window}")
+        mask_B11C = (torch.arange(longest)[None] <= positions_B[:, None])[:, None, None]
+        mixed_BH1D = F.scaled_dot_product_attention(
+            query[0].transpose(0, 1)[:, :, None], keys[:count, :, :longest], values[:count, :, :longest],
+            attn_mask=mask_B11C, scale=scaling, enable_gqa=gqa,
+        )  # fmt: skip
+        return mixed_BH1D[:, :, 0][None], None
+
+
+def _groups(owners: list[str | None]) -> list[tuple[str, Tensor | None]]:
+    """Which tokens each adapter applies to."""
+    names = sorted({owner for owner in owners if owner is not None})
+    if len(names) == 1 and None not in owners:
+        return [(names[0], None)]
+    return [(name, torch.tensor([place for place, owner in enumerate(owners) if owner == name])) for name in names]
+
+
+def sample(logits_V: Tensor, request: Generate, generator: torch.Generator) -> int:
+    """A token drawn at the request's temperature from its top_k, then its top_p likeliest."""
+    scaled = logits_V / request.temperature
+    if request.top_k:
+        kept = scaled.topk(min(request.top_k, len(scaled))).values[-1]
+        scaled = scaled.masked_fill(scaled < kept, float("-inf"))
+    chances, order = scaled.softmax(-1).sort(descending=True)
+    before = chances.cumsum(0) - chances
+    chances = chances.masked_fill(before >= max(request.top_p, 1e-9), 0.0)
+    return int(order[int(torch.multinomial(chances, 1, generator=generator))])
+
+
+class Loop:
+    """Requests from the socket into the batch, tokens back."""
+
+    def __init__(self, engine: TorchEngine) -> None:
+        self._engine = engine
+        self._waiting: queue.Queue[tuple[Generate | Load, Client]] = queue.Queue()
+
+    def serve(self, listener: socket.socket) -> None:
+        """Take connections, each one request, until the process ends."""
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=self._read, args=(connection,), daemon=True).start()
+
+    def _read(self, connection: socket.socket) -> None:
+        client = Client(connection)
+        with connection.makefile("rb") as lines:
+            try:
+                self._waiting.put((REQUESTS.decode(lines.readline()), client))
+                lines.read()  # returns when the client hangs up
+            except msgspec.DecodeError as error:
+                client.send(Reply(done="error", reason=f"not a request: {error}"))
+            except OSError:
+                pass
+        client.is_gone = True
+
+    def run(self) -> None:
+        """Turn after turn, for ever."""
+        engine = self._engine
+        while True:
+            newcomers = self._newcomers()
+            try:
+                if newcomers:
+                    engine.admit(newcomers)
+                    self._hand_out(newcomers)
+                if engine.active:
+                    engine.decode()
+                    self._hand_out(list(engine.active))
+            except (RuntimeError, ValueError) as error:
+                log.exception("a pass failed")
+                for one in {id(one): one for one in (*engine.active, *newcomers)}.values():
+                    _finish(one.client, Reply(done="error", reason=str(error)))
+                while engine.active:
+                    engine.drop(engine.active[-1])
+
+    def _newcomers(self) -> list[Active]:
+        """Requests to let in now; waits when there is nothing else to do."""
+        engine = self._engine
+        taken: list[Active] = []
+        tokens = 0
+        while len(engine.active) + len(taken) < engine.slots and tokens < MOST_PREFILL_TOKENS:
+            try:
+                request, client = self._waiting.get(block=not engine.active and not taken)
+            except queue.Empty:
+                break
+            if (one := self._accept(request, client)) is not None:
+                taken.append(one)
+                tokens += len(one.request.tokens)
+        return taken
+
+    def _accept(self, request: Generate | Load, client: Client) -> Active | None:
+        try:
+            if request.adapter is not None:
+                self._engine.load_adapter(request.adapter)
+        except (OSError, ValueError, KeyError) as error:
+            _finish(client, Reply(done="error", reason=f"adapter {request.adapter}: {error}"))
+            return None
+        if isinstance(request, Load):
+            _finish(client, Reply(done="ready"))
+            return None
+        generator = None
+        if request.temperature > 0:
+            generator = torch.Generator()
+            generator.seed() if request.seed is None else generator.manual_seed(request.seed)
+        return Active(request, client, generator)
+
+    def _hand_out(self, requests: list[Active]) -> None:
+        """Send each request's new token, and drop those that are done."""
+        for one in requests:
+            one.made += 1
+            if one.next_token in one.request.stop_tokens:
+                _finish(one.client, Reply(done="stop"))
+            elif one.made >= one.request.max_tokens:
+                _finish(one.client, Reply(token=one.next_token, done="length"))
+            else:
+                one.client.send(Reply(token=one.next_token))
+                if not one.client.is_gone:
+                    continue
+            self._engine.drop(one)
+
+
+def _finish(client: Client, reply: Reply) -> None:
+    client.send(reply)
+    client.close()
+
+
+def main(folder: str, path: str, threads: str, slots: str) -> None:
+    """Load the weights, then listen; the socket appears when requests can be answered."""
+    logging.basicConfig(level=logging.INFO)
+    torch.set_num_threads(int(threads))
+    engine = TorchEngine(Path(folder), int(slots))
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path + ".new")
+    listener.listen(256)
+    Path(path + ".new").rename(path)
+    loop = Loop(engine)
+    threading.Thread(target=loop.serve, args=(listener,), daemon=True).start()
+    loop.run()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:5])

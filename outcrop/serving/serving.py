@@ -1,0 +1,190 @@
+"""What may be asked by which name, and the asking."""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from outcrop.clock import now
+from outcrop.errors import Invalid, NotFound, OutcropError
+from outcrop.names import id_of, resource_of
+from outcrop.registry import Registry, Weights
+from outcrop.serving.deployments import Deployment, Provisioned
+from outcrop.serving.engines.supervisor import Engines
+from outcrop.serving.protocol import Generate, Load, Reply
+from outcrop.storage import Storage
+
+log = logging.getLogger("outcrop.serving")
+
+IDLE_CHECK_S = 5.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a model id leads: weights, and the provisioned throughput whose places are used, if any."""
+
+    weights: Weights
+    holder: str | None
+
+    @property
+    def folder(self) -> Path:
+        """The folder whose tokenizer and template are used."""
+        return self.weights.folder
+
+
+class Serving:
+    """Deployments, provisioned throughput, and the engines behind them."""
+
+    def __init__(self, storage: Storage, registry: Registry, engines: Engines) -> None:
+        self._registry, self._engines = registry, engines
+        self.provisioned = storage.records.collection("provisioned-model", Provisioned)
+        self.deployments = storage.records.collection("custom-model-deployment", Deployment)
+        self._background = ThreadPoolExecutor(4, thread_name_prefix="deploy")
+        self._closing = threading.Event()
+
+    def start(self) -> None:
+        """Take up what an earlier process left: reservations count again, what was being made is made."""
+        for provisioned in self.provisioned.all():
+            if provisioned.status == "InService":
+                with contextlib.suppress(NotFound):
+                    self._reserve(provisioned)
+            elif provisioned.status in ("Creating", "Updating"):
+                self.bring_up(provisioned)
+        for deployment in self.deployments.all():
+            if deployment.status == "Creating" or deployment.update_status == "Updating":
+                self.deploy(deployment)
+        threading.Thread(target=self._end_idle, daemon=True).start()
+
+    def close(self) -> None:
+        """End the engines."""
+        self._closing.set()
+        self._background.shutdown(wait=False, cancel_futures=True)
+        self._engines.end_all()
+
+    def _end_idle(self) -> None:
+        while not self._closing.wait(IDLE_CHECK_S):
+            self._engines.end_idle()
+
+    # --- asking -----------------------------------------------------------------------------------------------------
+
+    def target(self, model_id: str) -> Target:
+        """What a model id names: a base model, a custom model, provisioned throughput or a deployment; ARN or name.
+
+        Raises NotFound, and Invalid for what is there but not in service.
+        """
+        kind, _ = resource_of(model_id)
+        if kind in ("", "provisioned-model"):
+            provisioned = self.find_provisioned(model_id)
+            if provisioned is not None:
+                return self._provisioned_target(provisioned)
+        if kind in ("", "custom-model-deployment"):
+            deployment = self.find_deployment(model_id)
+            if deployment is not None:
+                if deployment.status != "Active":
+                    raise Invalid(f"the deployment {deployment.name} is {deployment.status}. {deployment.failure}".strip())
+                return Target(self._registry.weights(deployment.model_arn), None)
+        try:
+            return Target(self._registry.weights(model_id), None)
+        except NotFound as error:
+            raise NotFound(f"Could not resolve the foundation model from the model identifier {model_id!r}. {error.message}") from None
+
+    def _provisioned_target(self, provisioned: Provisioned) -> Target:
+        if provisioned.status not in ("InService", "Updating"):
+            raise Invalid(f"the provisioned model {provisioned.name} is {provisioned.status}. {provisioned.failure}".strip())
+        return Target(self._registry.weights(provisioned.model_arn), provisioned.id)
+
+    def generate(self, target: Target, request: Generate) -> Iterator[Reply]:
+        """The engine's replies for a request on a target; leaving early cancels it.
+
+        Raises Throttled, NotReady, ModelFailed, ModelTimedOut.
+        """
+        adapter = target.weights.adapter
+        request = msgspec.structs.replace(request, adapter=str(adapter) if adapter else None)
+        with self._engines.of(target.folder).capacity.place(target.holder):
+            yield from self._engines.ask(target.folder, request)
+
+    # --- provisioned throughput and deployments ---------------------------------------------------------------------
+
+    def find_provisioned(self, identifier: str) -> Provisioned | None:
+        """By ARN, id or name."""
+        found = self.provisioned.get(id_of(identifier)) or self.provisioned.named(identifier)
+        return found if found is not None and identifier in (found.arn, found.id, found.name) else None
+
+    def find_deployment(self, identifier: str) -> Deployment | None:
+        """By ARN, id or name."""
+        found = self.deployments.get(id_of(identifier)) or self.deployments.named(identifier)
+        return found if found is not None and identifier in (found.arn, found.id, found.name) else None
+
+    def bring_up(self, provisioned: Provisioned) -> None:
+        """Load a provisioned model's weights in the background; then it is InService, or Failed with the reason."""
+
+        def finish(failure: str) -> None:
+            def change(current: Provisioned) -> Provisioned:
+                if failure and current.model_arn != current.desired_model_arn:  # a failed update keeps the old model
+                    return msgspec.structs.replace(
+                        current, status="InService", failure=failure, desired_model_arn=current.model_arn, modified_at=now()
+                    )
+                status = "Failed" if failure else "InService"
+                arn = current.model_arn if failure else current.desired_model_arn
+                return msgspec.structs.replace(current, status=status, failure=failure, model_arn=arn, modified_at=now())
+
+            changed = self.provisioned.change(provisioned.id, change)
+            if changed is not None and changed.status == "InService":
+                self._reserve(changed)
+
+        self._load(provisioned.desired_model_arn, finish)
+
+    def deploy(self, deployment: Deployment) -> None:
+        """Load a deployment's adapter in the background; then it is Active, or Failed with the reason."""
+        wanted = deployment.update_model_arn or deployment.model_arn
+
+        def finish(failure: str) -> None:
+            def change(current: Deployment) -> Deployment:
+                if not current.update_model_arn:
+                    status = "Failed" if failure else "Active"
+                    return msgspec.structs.replace(current, status=status, failure=failure, modified_at=now())
+                status = "UpdateFailed" if failure else "UpdateCompleted"
+                arn = current.model_arn if failure else wanted
+                return msgspec.structs.replace(
+                    current, model_arn=arn, update_status=status, failure=failure, update_model_arn="", modified_at=now()
+                )
+
+            self.deployments.change(deployment.id, change)
+
+        self._load(wanted, finish)
+
+    def _load(self, model_arn: str, finish: Callable[[str], None]) -> None:
+        def load() -> None:
+            try:
+                weights = self._registry.weights(model_arn)
+                for _ in self._engines.ask(weights.folder, Load(str(weights.adapter) if weights.adapter else None)):
+                    pass
+            except OutcropError as error:
+                finish(error.message)
+            except Exception as error:  # an edge: the background has nobody else to tell
+                log.exception("loading %s failed", model_arn)
+                finish(f"{type(error).__name__}: {error}")
+            else:
+                finish("")
+
+        self._background.submit(load)
+
+    def _reserve(self, provisioned: Provisioned) -> None:
+        folder = self._registry.weights(provisioned.model_arn).folder
+        self._engines.of(folder).capacity.reserve(provisioned.id, provisioned.units)
+
+    def release(self, provisioned: Provisioned) -> None:
+        """Give a provisioned throughput's places back."""
+        with contextlib.suppress(NotFound):
+            folder = self._registry.weights(provisioned.model_arn).folder
+            self._engines.of(folder).capacity.reserve(provisioned.id, 0)
+
+    def users_of(self, model_arn: str) -> list[str]:
+        """Names of the provisioned throughput and deployments that need a model."""
+        users = [one.name for one in self.provisioned.all() if model_arn in (one.model_arn, one.desired_model_arn)]
+        return users + [one.name for one in self.deployments.all() if model_arn in (one.model_arn, one.update_model_arn)]

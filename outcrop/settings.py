@@ -1,0 +1,75 @@
+"""The service's settings: one table, read once at start; nothing else reads the environment.
+
+Each setting may be given as an environment variable (`OUTCROP_PORT`), or in `outcrop.toml` in the home folder or the
+current one. The environment wins.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+
+class Settings(BaseSettings):
+    """What an installation may change."""
+
+    model_config = SettingsConfigDict(env_prefix="OUTCROP_", extra="forbid", frozen=True)
+
+    home: Annotated[Path, Field(description="folder of records, objects, weights and keys")] = Path("~/.outcrop")
+    host: Annotated[str, Field(description="address to listen on")] = "127.0.0.1"
+    port: Annotated[int, Field(description="port to listen on; 0 takes a free one", ge=0, le=65535)] = 8787
+    tls: Annotated[bool, Field(description="serve https with a certificate made in the home folder")] = False
+    open: Annotated[bool, Field(description="accept any credentials; on loopback only")] = False
+    region: Annotated[str, Field(description="region of requests that are not signed")] = "us-east-1"
+    account: Annotated[str, Field(description="account number in ARNs", pattern="^[0-9]{12}$")] = "123456789012"
+    workers: Annotated[int, Field(description="training jobs that run at once", ge=0, le=64)] = 1
+    training_threads: Annotated[int, Field(description="threads of a training job; 0 takes all it may use", ge=0)] = 0
+    engine_threads: Annotated[int, Field(description="threads of an engine; 0 takes all it may use", ge=0)] = 0
+    engine_slots: Annotated[int, Field(description="requests that an engine answers at once", ge=1, le=512)] = 16
+    engine_idle_s: Annotated[float, Field(description="an engine without provisioned capacity ends after this", gt=0)] = 900
+    min_training_rows: Annotated[int, Field(description="fewest rows of a training file", ge=1)] = 8
+    max_training_rows: Annotated[int, Field(description="most rows of a training file", ge=1)] = 20_000
+    max_validation_rows: Annotated[int, Field(description="most rows of a validation file", ge=1)] = 10_000
+    max_pretraining_rows: Annotated[int, Field(description="most lines of continued pre-training", ge=1)] = 100_000
+    max_training_bytes: Annotated[int, Field(description="largest training file", ge=1)] = 10 * 1024**3
+    max_validation_bytes: Annotated[int, Field(description="largest validation file", ge=1)] = 1024**3
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is said on the command line, then the environment, then the files."""
+        home = Path(os.environ.get("OUTCROP_HOME", "~/.outcrop")).expanduser()
+        files = [path for path in (Path("outcrop.toml"), home / "outcrop.toml") if path.is_file()]
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=files))
+
+    @property
+    def folder(self) -> Path:
+        """The home folder, with `~` written out."""
+        return self.home.expanduser().absolute()
+
+
+def available_cpus() -> int:
+    """Processors that this process may use: its affinity, and the cgroup's quota where there is one."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.is_file():
+        limit, period = quota.read_text().split()[:2]
+        if limit != "max":
+            cpus = min(cpus, max(1, int(int(limit) / int(period))))
+    return cpus
+
+
+def markdown() -> str:
+    """The table as documentation."""
+    lines = ["| setting | environment | meaning | default |", "|---|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        lines.append(f"| `{name}` | `OUTCROP_{name.upper()}` | {field.description} | `{field.default}` |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,21 @@
+"""What a function may know of the request besides its input."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Context:
+    """Who asks, and from where.
+
+    `region` is the one that the client signed for; ARNs in answers carry it. `access_key` is None for bearer keys
+    and, in open mode, for unsigned requests. `origin` is the scheme and host that the client used.
+    """
+
+    service: str
+    operation: str
+    request_id: str
+    region: str
+    access_key: str | None
+    headers: Mapping[str, str]
+    origin: str
