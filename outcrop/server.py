@@ -25,7 +25,7 @@ from outcrop.keys import LocalKeys
 from outcrop.registry import Registry
 from outcrop.serving import Serving
 from outcrop.serving.engines.supervisor import Engines
-from outcrop.settings import Settings, available_cpus
+from outcrop.settings import Settings
 from outcrop.storage import Storage
 from outcrop.wire import Wire
 
@@ -36,7 +36,7 @@ def make_service(settings: Settings, storage: Storage) -> Service:
     """The rooms of an installation, put together."""
     registry = Registry(storage)
     engines = Engines(
-        storage.folder / "logs", settings.engine_threads or available_cpus(), settings.engine_slots, settings.engine_idle_s
+        storage.folder / "logs", settings.engine_threads, settings.engine_slots, settings.engine_idle_s
     )
     return Service(settings, storage, Jobs(storage.records), registry, Serving(storage, registry, engines))
 

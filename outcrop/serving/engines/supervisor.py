@@ -16,10 +16,12 @@ from outcrop.jobs.children import python_child, tail
 from outcrop.serving.capacity import Capacity
 from outcrop.serving.engines import ENGINES
 from outcrop.serving.protocol import Generate, Load, Reply, ask
+from outcrop.settings import available_cpus
 
 # Loading weights takes seconds on a laptop and minutes for tens of gigabytes; a client is told to come back after this.
 STARTS_WITHIN_S = 60.0
 SILENCE_S = 120.0
+SMALL_BYTES = 100_000_000
 
 
 @dataclass
@@ -92,9 +94,10 @@ class Engines:
                 return
             if engine.process is None or engine.process.poll() is not None:
                 engine.socket.unlink(missing_ok=True)
-                arguments = [str(engine.folder), str(engine.socket), str(self._threads), str(self._slots)]
+                threads = self._threads or threads_for(engine.folder)
+                arguments = [str(engine.folder), str(engine.socket), str(threads), str(self._slots)]
                 with engine.log.open("wb") as log:
-                    engine.process = python_child(self._module, arguments, log)
+                    engine.process = python_child(self._module, arguments, log, {"OMP_NUM_THREADS": str(threads)})
             while not engine.socket.exists():
                 if engine.process.poll() is not None:
                     raise ModelFailed(f"the engine of {engine.folder.name} did not start: {tail(engine.log)}")
@@ -123,6 +126,12 @@ class Engines:
         for engine in list(self._engines.values()):
             _end(engine)
         shutil.rmtree(self._sockets, ignore_errors=True)
+
+
+def threads_for(folder: Path) -> int:
+    """One thread for weights below 100 MB, all processors above: small matrices lose more to waiting than they gain."""
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return 1 if size < SMALL_BYTES else available_cpus()
 
 
 def _end(engine: Engine) -> None:
