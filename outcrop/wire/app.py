@@ -34,6 +34,12 @@ Function = Callable[[dict[str, Any], Context], Mapping[str, Any] | None]
 # AWS's limit of an InvokeModel body (botocore model: 25,000,000 bytes).
 MOST_JSON_BYTES = 25_000_000
 THREADS = 64
+# For errors that come before the operation is known, or that an operation's model forgets to declare (CreateModelCopyJob
+# declares no ValidationException).
+STATUSES = {
+    "ValidationException": 400, "AccessDeniedException": 403, "ResourceNotFoundException": 404, "ConflictException": 409,
+    "ThrottlingException": 429,
+}  # fmt: skip
 BEARER_SERVICES = ("bedrock", "bedrock-runtime")
 
 
@@ -271,7 +277,7 @@ class Wire:
                 raise S3Error("XAmzContentSHA256Mismatch", "x-amz-content-sha256 is not the hash of the body", 400)
             function = self._functions.get(("s3", name))
             if function is None:
-                raise S3Error("NotImplemented", f"{name} is not implemented by Outcrop's S3", 501)
+                raise S3Error("NotImplemented", f"{name} is not implemented by Outcrop's S3", 400)
             operation = s3.model(name)
             params = s3.read(operation, bucket, key, pairs, incoming.headers, body)
             context = _context(incoming, Match("s3", name, {}), access_key, region)
@@ -438,12 +444,11 @@ def _refused(service: str, operation: OperationModel | None, error: OutcropError
         status, document = query.refuse(error, incoming.request_id)
         return Outgoing(status, {"content-type": query.CONTENT_TYPE}, [document])
     if operation is None:  # not yet routed: the four services agree on these
-        statuses = {"AccessDeniedException": 403, "ValidationException": 400}
-        return Outgoing(statuses.get(error.code, 500), *_error_document(error))
+        return Outgoing(STATUSES.get(error.code, 500), *_error_document(error))
     declared = {shape.name: shape.metadata.get("error", {}) for shape in operation.error_shapes}
     if error.code not in declared and error.code != "InternalServerException" and "ValidationException" in declared:
         error = Invalid(error.message)  # AWS, too, falls back on it where an operation declares nothing closer
-    status = declared.get(error.code, {}).get("httpStatusCode", 500)
+    status = declared.get(error.code, {}).get("httpStatusCode", STATUSES.get(error.code, 500))
     return Outgoing(status, *_error_document(error))
 
 

@@ -22,6 +22,7 @@ class Route:
     segments: tuple[str | None, ...]
     labels: tuple[str, ...]
     pattern: re.Pattern[str]
+    ends_in_slash: bool
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,10 @@ class Router:
             ]
         if not found:
             return None
+        # POST /agents/{sessionId} and POST /agents/{agentId}/ differ in the last slash alone; elsewhere it does not matter.
+        if len(found) > 1:
+            exact = [entry for entry in found if entry[0].ends_in_slash == raw_path.endswith("/")]
+            found = exact or found
         # Only /tags/{arn} is in two services: sessions belong to bedrock-agent-runtime, all else to bedrock-agent.
         if len(found) > 1 and found[0][0].segments[0] == "tags":
             owner = "bedrock-agent-runtime" if ":session/" in unquote(found[0][1][0]) else "bedrock-agent"
@@ -82,4 +87,4 @@ def _route(service: str, operation: str, method: str, uri: str) -> Route:
     segments = tuple(None if segment.startswith("{") else segment for segment in path.split("/"))
     labels = tuple(segment.strip("{}+") for segment in path.split("/") if segment.startswith("{"))
     pattern = "".join("/(arn(?::|%3A).+)" if segment is None else f"/{re.escape(segment)}" for segment in segments)
-    return Route(service, operation, method, segments, labels, re.compile(pattern, re.IGNORECASE))
+    return Route(service, operation, method, segments, labels, re.compile(pattern, re.IGNORECASE), uri.endswith("/"))

@@ -18,7 +18,8 @@ NAMESPACE = ' xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 MOST_XML_BYTES = 2 << 20
 
 # (method, what the path names, subresource in the query) -> operation. The first row whose subresource is in the
-# query wins; "" is the plain request. What is not here answers NotImplemented.
+# query wins; "" is the plain request. What is not here answers NotImplemented, with 400 where AWS says 501: clients and
+# proxies take a 5xx for a fault of the server and may try again.
 OPERATIONS: dict[tuple[str, str, str], str] = {
     ("GET", "service", ""): "ListBuckets",
     ("PUT", "bucket", "policy"): "PutBucketPolicy",
@@ -92,7 +93,7 @@ def operation_of(method: str, bucket: str, key: str, query: Mapping[str, str], h
         if operation:
             return operation
     what = f"{method} on a{'n' if level == 'object' else ''} {level}" + (f" with ?{asked[0]}" if asked else "")
-    raise S3Error("NotImplemented", f"{what} is not implemented by Outcrop's S3", 501)
+    raise S3Error("NotImplemented", f"{what} is not implemented by Outcrop's S3", 400)
 
 
 def read(

@@ -28,13 +28,15 @@ TEMPLATE = (
 )
 # Shares of the rows by lesson, in three stages; the numbers after them are where each stage ends (share of all tokens).
 # Copying forms on random tokens within half a million of them and hardly at all on text alone, so that comes first.
-DRILL = {"drill": 1}
+DRILL = {"drill": 3, "few_pairs": 3, "echo": 1, "paragraph": 1}
 EASY = {"drill": 3, "few_pairs": 5, "small_table": 3, "echo": 3, "paragraph": 3, "ticket_questions": 2}
 MIX = {
-    "drill": 3, "few_pairs": 4, "pairs": 8, "small_table": 8, "people_table": 8, "year_table": 8, "paragraph": 12,
+    "drill": 2, "few_pairs": 4, "pairs": 8, "small_table": 8, "people_table": 8, "year_table": 8, "paragraph": 12,
     "echo": 4, "ticket_form": 10, "ticket_questions": 8, "to_json": 5, "document": 3, "chat": 4,
 }  # fmt: skip
-STAGES = ((DRILL, 0.06), (EASY, 0.20), (MIX, 1.0))
+# With each stage goes the number of different tokens in a drill: a small alphabet first, because every token of it must
+# be met often before copying pays.
+STAGES = ((DRILL, 64, 0.06), (EASY, 512, 0.20), (MIX, 2048, 1.0))
 
 
 def make_tokenizer(folder: Path, samples: Iterator[str], vocabulary: int) -> None:
@@ -64,8 +66,9 @@ def make_tokenizer(folder: Path, samples: Iterator[str], vocabulary: int) -> Non
 def make_model(folder: Path, width: int, layers: int, vocabulary: int, seed: int) -> int:
     """A small Llama with a start that finds lookups sooner; answers with its number of parameters.
 
-    Embeddings of standard deviation width^-0.5, W_q = W_k per head group and W_o close to half of W_v transposed:
-    "mimetic" initialisation (Trockman and Kolter, arXiv:2305.09828), found to help in ../shared/pebble.md's study.
+    W_q close to W_k (orthogonal) and W_o = half of W_v transposed: "mimetic" initialisation (Trockman and Kolter,
+    arXiv:2305.09828). All else has a standard deviation of inputs^-0.5; the usual 0.02 is far too small at this width,
+    and nothing was learned in four million tokens with it.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -81,10 +84,14 @@ def make_model(folder: Path, width: int, layers: int, vocabulary: int, seed: int
     with torch.no_grad():
         model.model.embed_tokens.weight.normal_(0, width**-0.5)
         for layer in model.model.layers:
-            attention = layer.self_attn
-            basis = torch.linalg.qr(torch.randn(width, width)).Q
+            attention, mlp = layer.self_attn, layer.mlp
+            for projection in (mlp.gate_proj, mlp.up_proj, mlp.down_proj):
+                projection.weight.normal_(0, projection.in_features**-0.5)
+            mlp.down_proj.weight.mul_((2 * layers) ** -0.5)
+            match = torch.linalg.qr(torch.randn(width, width)).Q
             for projection in (attention.q_proj, attention.k_proj):
-                projection.weight.copy_(basis + torch.randn(width, width) * 0.1 * width**-0.5)
+                projection.weight.copy_(match + torch.randn(width, width) * 0.3 * width**-0.5)
+            attention.v_proj.weight.copy_(torch.linalg.qr(torch.randn(width, width)).Q)
             attention.o_proj.weight.copy_(0.5 * attention.v_proj.weight.T)
     model.save_pretrained(folder)
     return sum(weight.numel() for weight in model.parameters())
@@ -117,16 +124,16 @@ class Source:
                 yield drawn if isinstance(drawn, str) else "\n".join(message.text for message in drawn.messages)
 
 
-def drill(rng: random.Random, vocabulary: int) -> Rendered:
+def drill(rng: random.Random, alphabet: list[int]) -> Rendered:
     """Random tokens, then some of them again: a run of them in order, or pairs of them shuffled. The repeats are learned."""
-    if rng.random() < 0.5:
-        run = [rng.randrange(len(SPECIALS), vocabulary) for _ in range(rng.randint(6, 40))]
+    if rng.random() < 0.6:
+        run = [rng.choice(alphabet) for _ in range(rng.randint(6, 30))]
         begin = rng.randrange(len(run) // 2)
         again = run[begin:]
         return Rendered([0, *run, *again], [False] * (len(run) + 2) + [True] * (len(again) - 1))
     size = rng.choice((1, 1, 2))
-    keys = [[rng.randrange(len(SPECIALS), vocabulary) for _ in range(size)] for _ in range(rng.randint(2, 12))]
-    values = [rng.randrange(len(SPECIALS), vocabulary) for _ in keys]
+    keys = [[rng.choice(alphabet) for _ in range(size)] for _ in range(rng.randint(2, 10))]
+    values = [rng.choice(alphabet) for _ in keys]
     tokens, learned = [0], [False]
     order = rng.sample(range(len(keys)), len(keys))
     for number, index in enumerate([*range(len(keys)), *order]):
@@ -138,11 +145,13 @@ def drill(rng: random.Random, vocabulary: int) -> Rendered:
 def rows(source: Source, renderer: Renderer, tokens: int, longest: int) -> Iterator[Rendered]:
     """Rows until there are that many tokens, the easy ones first."""
     made = 0
+    everything = list(range(len(SPECIALS), renderer.tokenizer.get_vocab_size()))
+    random.Random(0).shuffle(everything)
     while made < tokens:
-        shares = next(shares for shares, end in STAGES if made < end * tokens)
+        shares, size = next((shares, size) for shares, size, end in STAGES if made < end * tokens)
         drawn = source.draw(shares)
         if drawn is None:
-            row = drill(source.rng, renderer.tokenizer.get_vocab_size())
+            row = drill(source.rng, everything[:size])
         else:
             row = renderer.text_row(drawn) if isinstance(drawn, str) else renderer.training_row(drawn)
         if len(row.tokens) <= longest:
@@ -156,11 +165,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tokens", type=float, default=30e6)
-    parser.add_argument("--width", type=int, default=192)
+    parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--vocabulary", type=int, default=4096)
-    parser.add_argument("--batch-rows", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=2.5e-3)
+    parser.add_argument("--vocabulary", type=int, default=2048)
+    parser.add_argument("--batch-rows", type=int, default=12)
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--decay-share", type=float, default=0.5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
@@ -178,7 +187,7 @@ def main() -> None:
     else:
         make_tokenizer(start, source.samples(60_000), chosen.vocabulary)
         print("parameters:", make_model(start, chosen.width, chosen.layers, chosen.vocabulary, chosen.seed), flush=True)
-    made = Rows.of(rows(source, Renderer(start), int(chosen.tokens), longest=1024))
+    made = Rows.of(rows(source, Renderer(start), int(chosen.tokens), longest=768))
     made.write(chosen.out / "train.rows")
     print(f"rows: {len(made)}, tokens: {len(made.tokens)}, learned: {int(made.is_answer.sum())}", flush=True)
     Plan(

@@ -49,6 +49,6 @@ def made_up(rng: random.Random, held_out: bool = False) -> str:
 
 
 def names(rng: random.Random, count: int, held_out: bool = False) -> list[str]:
-    """Different names of people, one in four made up."""
+    """Different names of people, one in eight made up."""
     chosen = pick(rng, NAMES, count, held_out)
-    return [made_up(rng, held_out) if rng.random() < 0.25 or index >= len(chosen) else chosen[index] for index in range(count)]
+    return [made_up(rng, held_out) if rng.random() < 0.125 or index >= len(chosen) else chosen[index] for index in range(count)]

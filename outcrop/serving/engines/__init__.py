@@ -4,4 +4,4 @@ Each is a program, `python -m MODULE WEIGHTS SOCKET THREADS SLOTS`, that speaks 
 removes it when it ends. torch is imported in these modules alone.
 """
 
-ENGINES = {"torch": "outcrop.serving.engines.torch_engine"}
+ENGINES = {"torch": "outcrop.serving.engines.torch_engine", "echo": "outcrop.serving.engines.echo_engine"}

@@ -1,0 +1,43 @@
+"""An engine without weights: it answers with the prompt's own tokens. For tests, and for trying out clients."""
+
+import socket
+import sys
+import threading
+from itertools import cycle, islice
+from pathlib import Path
+
+import msgspec
+
+from outcrop.serving.protocol import REQUESTS, Load, Reply
+
+
+def answer(connection: socket.socket) -> None:
+    """Serve one request."""
+    with connection, connection.makefile("rb") as lines:
+        try:
+            request = REQUESTS.decode(lines.readline())
+            if isinstance(request, Load):
+                connection.sendall(msgspec.json.encode(Reply(done="ready")) + b"\n")
+                return
+            for token in islice(cycle(request.tokens), request.max_tokens):
+                connection.sendall(msgspec.json.encode(Reply(token=token)) + b"\n")
+            connection.sendall(msgspec.json.encode(Reply(done="length")) + b"\n")
+        except msgspec.DecodeError as error:
+            connection.sendall(msgspec.json.encode(Reply(done="error", reason=str(error))) + b"\n")
+        except OSError:
+            return  # the client left
+
+
+def main(_folder: str, path: str, _threads: str, _slots: str) -> None:
+    """Listen until the process ends."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path + ".new")
+    listener.listen(256)
+    Path(path + ".new").rename(path)
+    while True:
+        connection, _ = listener.accept()
+        threading.Thread(target=answer, args=(connection,), daemon=True).start()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:5])
