@@ -19,7 +19,7 @@ from botocore.model import OperationModel
 
 from outcrop.clock import now
 from outcrop.errors import Denied, Invalid, NotFound, OutcropError, S3Error, Unsupported
-from outcrop.wire import eventstream, query, rest_json, s3, sigv4
+from outcrop.wire import eventstream, query, rest_json, s3, sigv2, sigv4
 from outcrop.wire.body import Body, Receiver
 from outcrop.wire.context import Context
 from outcrop.wire.models import QUERY_SERVICES, operation_model, service_model
@@ -156,15 +156,18 @@ class Wire:
             if not self._is_open and not self._keys.accepts_bearer(authorization.removeprefix("Bearer ").strip()):
                 raise Denied("the API key is not known; `outcrop env` prints the one that is")
             return None, self._default_region
+        version_2 = sigv2.access_key_of(incoming.signed) if service == "s3" else None
+        if version_2 is not None:
+            if not self._is_open:
+                sigv2.verify(incoming.signed, self._secret(version_2), now())
+            return version_2, self._default_region
         if scope is None:
             if not self._is_open:
                 raise Denied("Missing Authentication Token: the request is not signed; `outcrop env` prints credentials")
             return None, self._default_region
         if self._is_open:
             return scope.access_key, scope.region
-        secret = self._keys.secret_of(scope.access_key)
-        if secret is None:
-            raise Denied(f"The access key {scope.access_key!r} is not known; `outcrop env` prints the one that is")
+        secret = self._secret(scope.access_key)
         declared = incoming.headers.get("x-amz-content-sha256")
         if service == "s3":
             payload_hash = sigv4.UNSIGNED if scope.is_presigned else declared or sigv4.UNSIGNED
@@ -175,6 +178,12 @@ class Wire:
                 raise Denied("The value of x-amz-content-sha256 is not the hash of the request body")
         sigv4.verify(incoming.signed, scope, secret, payload_hash, now())
         return scope.access_key, scope.region
+
+    def _secret(self, access_key: str) -> str:
+        secret = self._keys.secret_of(access_key)
+        if secret is None:
+            raise Denied(f"The access key {access_key!r} is not known; `outcrop env` prints the one that is")
+        return secret
 
     # --- Bedrock ---------------------------------------------------------------------------------------------------
 

@@ -112,6 +112,8 @@ def verify(request: Request, scope: Scope, secret: str, payload_hash: str, now: 
             raise Denied(f"X-Amz-Expires must lie between 0 and {LONGEST_PRESIGNED_S}")
         if not signed_at - SKEW <= now <= signed_at + timedelta(seconds=scope.expires_s):
             raise Denied("Request has expired")
+    if not {"host", ":authority"} & set(scope.signed_headers):
+        raise Denied("the signature must cover the host header")
     if not scope.amz_date.startswith(scope.date):
         raise Denied("the signature's date differs from its credential scope")
     expected = signature(request, scope, secret, payload_hash)
@@ -138,7 +140,9 @@ def canonical_request(request: Request, scope: Scope, payload_hash: str) -> str:
         for name, value in query_pairs(request.raw_query)
         if name != "X-Amz-Signature" or not scope.is_presigned
     )
-    headers = "".join(f"{name}:{' '.join(request.headers.get(name, '').split())}\n" for name in scope.signed_headers)
+    # The JavaScript SDK signs HTTP/2's pseudo header, which arrives as host.
+    values = {**request.headers, ":authority": request.headers.get("host", "")}
+    headers = "".join(f"{name}:{' '.join(values.get(name, '').split())}\n" for name in scope.signed_headers)
     query = "&".join(f"{name}={value}" for name, value in pairs)
     return f"{request.method}\n{path}\n{query}\n{headers}\n{';'.join(scope.signed_headers)}\n{payload_hash}"
 
