@@ -182,7 +182,6 @@ class TorchEngine:
 
     # --- the loop's two passes --------------------------------------------------------------------------------------
 
-    @torch.inference_mode()
     def admit(self, newcomers: list[Active]) -> None:
         """Read the newcomers' prompts in one packed pass and draw each one's first token."""
         lengths = [len(one.request.tokens) for one in newcomers]
@@ -199,7 +198,6 @@ class TorchEngine:
         self.active += newcomers
         self._draw(newcomers, hidden_1TW[0, ends - 1])
 
-    @torch.inference_mode()
     def decode(self) -> None:
         """One more token for every active request."""
         positions_B = torch.tensor([one.cached for one in self.active])
@@ -307,6 +305,7 @@ class Loop:
                 pass
         client.is_gone = True
 
+    @torch.inference_mode()
     def run(self) -> None:
         """Turn after turn, for ever."""
         engine = self._engine
