@@ -17,7 +17,11 @@ from outcrop import __version__
 from outcrop.errors import OutcropError
 from outcrop.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Amazon Bedrock's model customization, on your own machines.")
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Amazon Bedrock's model customization, on your own machines.",
+)
 models_app = typer.Typer(no_args_is_help=True, help="The catalogue of base models.")
 jobs_app = typer.Typer(no_args_is_help=True, help="Customization jobs.")
 app.add_typer(models_app, name="models")
@@ -43,20 +47,22 @@ def serve(
     port: Annotated[int | None, typer.Option(help="port to listen on; 0 takes a free one")] = None,
     host: Annotated[str | None, typer.Option(help="address to listen on")] = None,
     tls: Annotated[bool | None, typer.Option("--tls/--no-tls", help="serve https with a local certificate")] = None,
-    open_: Annotated[bool | None, typer.Option("--open/--signed", help="accept any credentials, on loopback only")] = None,
+    open_: Annotated[
+        bool | None, typer.Option("--open/--signed", help="accept any credentials, on loopback only")
+    ] = None,
 ) -> None:
     """Serve Bedrock, S3, STS and IAM on one port."""
     from outcrop.server import serve as run
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    said = {"port": port, "host": host, "tls": tls, "open": open_}
+    said: dict[str, Any] = {"port": port, "host": host, "tls": tls, "open": open_}
     run(Settings(**{name: value for name, value in said.items() if value is not None}))
 
 
 @app.command()
 def worker() -> None:
     """Run jobs; `outcrop serve` starts one by itself."""
-    from outcrop.jobs import Jobs, work
+    from outcrop.jobs import Jobs, Work, work
     from outcrop.registry import Registry
     from outcrop.storage import Storage
     from outcrop.workflows.create_custom_model import CreateCustomModel
@@ -66,7 +72,7 @@ def worker() -> None:
     settings = Settings()
     storage = Storage(settings.folder)
     registry = Registry(storage)
-    kinds = {
+    kinds: dict[str, Work] = {
         "customization": Customize(storage, registry, settings),
         "create-custom-model": CreateCustomModel(storage, registry),
     }
@@ -160,7 +166,9 @@ def list_models() -> None:
 @models_app.command()
 def add(
     model_id: Annotated[str, typer.Argument(help="Bedrock id, such as meta.llama3-2-1b-instruct-v1:0")],
-    source: Annotated[str, typer.Option("--from", help="a folder in Hugging Face layout, or a hub id such as owner/name")],
+    source: Annotated[
+        str, typer.Option("--from", help="a folder in Hugging Face layout, or a hub id such as owner/name")
+    ],
 ) -> None:
     """Add a base model to the catalogue."""
     model = _registry().add_base(model_id, source)
@@ -199,7 +207,9 @@ def list_jobs() -> None:
     """List customization jobs."""
     table = Table("job", "status", "model", "created", "why", show_edge=False)
     for job in _jobs().all("customization"):
-        table.add_row(job.name, job.status, job.request["model_name"], f"{job.created_at:%Y-%m-%d %H:%M:%S}", job.failure)
+        table.add_row(
+            job.name, job.status, job.request["model_name"], f"{job.created_at:%Y-%m-%d %H:%M:%S}", job.failure
+        )
     out.print(table)
 
 
@@ -245,7 +255,9 @@ def _told(event: dict[str, Any]) -> str:
             )
         case "evaluation":
             losses = ", ".join(f"{loss:.4f}" for loss in event["losses"])
-            return f"{at}  step {event['step']}  validation loss {losses}{'  (best so far)' if event['is_best'] else ''}"
+            return (
+                f"{at}  step {event['step']}  validation loss {losses}{'  (best so far)' if event['is_best'] else ''}"
+            )
         case "phase":
             return f"{at}  {event['phase']}: {event['status']}"
         case "ended":

@@ -32,14 +32,12 @@ class Hyperparameter:
                 raise Invalid(f"hyperParameters.{self.name} is {text!r}; it must be one of {', '.join(self.choices)}")
             return text
         try:
-            value = self.kind(text)
+            value = int(text) if self.kind is int else float(text)
         except ValueError:
             expected = "a whole number" if self.kind is int else "a number"
             raise Invalid(f"hyperParameters.{self.name} is {text!r}; it must be {expected}") from None
         if not self.low <= value <= self.high:
-            raise Invalid(
-                f"hyperParameters.{self.name} is {text}; it must lie between {self.low:g} and {self.high:g}"
-            )
+            raise Invalid(f"hyperParameters.{self.name} is {text}; it must lie between {self.low:g} and {self.high:g}")
         return value
 
 
@@ -144,7 +142,9 @@ def markdown() -> str:
     """The table as documentation."""
     lines = ["| name | meaning | default | range | from |", "|---|---|---|---|---|"]
     for option in TABLE:
-        default = "derived" if option.default is None else f"{option.default:g}" if option.kind is not str else option.default
+        default = (
+            "derived" if option.default is None else f"{option.default:g}" if option.kind is not str else option.default
+        )
         allowed = ", ".join(option.choices) or f"{option.low:g} to {option.high:g}"
         lines.append(f"| `{option.name}` | {option.meaning} | {default} | {allowed} | {option.source} |")
     return "\n".join(lines) + "\n"

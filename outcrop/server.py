@@ -36,7 +36,10 @@ def make_service(settings: Settings, storage: Storage) -> Service:
     """The rooms of an installation, put together."""
     registry = Registry(storage)
     engines = Engines(
-        storage.folder / "logs", settings.engine_threads, settings.engine_slots, settings.engine_idle_s,
+        storage.folder / "logs",
+        settings.engine_threads,
+        settings.engine_slots,
+        settings.engine_idle_s,
         settings.engine,
     )
     return Service(settings, storage, Jobs(storage.records), registry, Serving(storage, registry, engines))

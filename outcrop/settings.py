@@ -26,10 +26,19 @@ class Settings(BaseSettings):
     account: Annotated[str, Field(description="account number in ARNs", pattern="^[0-9]{12}$")] = "123456789012"
     workers: Annotated[int, Field(description="training jobs that run at once", ge=0, le=64)] = 1
     training_threads: Annotated[int, Field(description="threads of a training job; 0 takes all it may use", ge=0)] = 0
-    engine: Annotated[str, Field(description="what answers: torch, or echo for trying out clients without weights", pattern="^(torch|echo)$")] = "torch"
-    engine_threads: Annotated[int, Field(description="threads of an engine; 0 takes one for small models, else all it may use", ge=0)] = 0
+    engine: Annotated[
+        str,
+        Field(
+            description="what answers: torch, or echo for trying out clients without weights", pattern="^(torch|echo)$"
+        ),
+    ] = "torch"
+    engine_threads: Annotated[
+        int, Field(description="threads of an engine; 0 takes one for small models, else all it may use", ge=0)
+    ] = 0
     engine_slots: Annotated[int, Field(description="requests that an engine answers at once", ge=1, le=512)] = 16
-    engine_idle_s: Annotated[float, Field(description="an engine without provisioned capacity ends after this", gt=0)] = 900
+    engine_idle_s: Annotated[
+        float, Field(description="an engine without provisioned capacity ends after this", gt=0)
+    ] = 900
     min_training_rows: Annotated[int, Field(description="fewest rows of a training file", ge=1)] = 8
     max_training_rows: Annotated[int, Field(description="most rows of a training file", ge=1)] = 20_000
     max_validation_rows: Annotated[int, Field(description="most rows of a validation file", ge=1)] = 10_000

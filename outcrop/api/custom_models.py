@@ -2,7 +2,6 @@
 
 from typing import Any
 
-
 from outcrop.api.call import Call
 from outcrop.api.customization import training_metrics, validation_metrics
 from outcrop.api.lists import page
@@ -48,7 +47,9 @@ def list_custom_models(request: Request, call: Call) -> Request:
     models = call.service.registry.custom.all()
     wanted = request.get("baseModelArnEquals") or request.get("foundationModelArnEquals")
     if wanted is not None:
-        models = [model for model in models if wanted in (_base_arn(model, call), call.names.foundation_model(model.base))]
+        models = [
+            model for model in models if wanted in (_base_arn(model, call), call.names.foundation_model(model.base))
+        ]
     if request.get("modelStatus") is not None:
         models = [model for model in models if model.status == request["modelStatus"]]
     if request.get("isOwned") is False:
@@ -97,7 +98,9 @@ def create_custom_model(request: Request, call: Call) -> Request:
     if request.get("modelKmsKeyArn"):
         raise Unsupported("modelKmsKeyArn: Outcrop does not encrypt models with KMS keys; leave it out")
     if request.get("customModelDataSource"):
-        raise Unsupported("customModelDataSource: SageMaker model packages are not read; give modelSourceConfig.s3DataSource")
+        raise Unsupported(
+            "customModelDataSource: SageMaker model packages are not read; give modelSourceConfig.s3DataSource"
+        )
     uri = ((request.get("modelSourceConfig") or {}).get("s3DataSource") or {}).get("s3Uri")
     if uri is None:
         raise Invalid("modelSourceConfig.s3DataSource.s3Uri is needed: the folder in S3 that holds the model")
@@ -129,5 +132,3 @@ def _create(request: Request, uri: str, call: Call) -> str:
     )  # fmt: skip
     call.service.jobs.submit(job)
     return model.arn
-
-

@@ -74,7 +74,12 @@ def _refuse_tiers(request: Request) -> None:
 def _check_headers(request: Request) -> None:
     for name in ("contentType", "accept"):
         value = request.get(name, "application/json").partition(";")[0].strip()
-        if value not in ("application/json", "application/octet-stream", "*/*", ""):  # the JavaScript SDK says octet-stream
+        if value not in (
+            "application/json",
+            "application/octet-stream",
+            "*/*",
+            "",
+        ):  # the JavaScript SDK says octet-stream
             raise Invalid(f"{name} is {value!r}; it must be application/json")
     if request.get("guardrailIdentifier"):
         raise Unsupported("guardrails are not implemented by Outcrop yet; leave guardrailIdentifier out")

@@ -37,7 +37,11 @@ def list_buckets(request: Request, call: Call) -> Request:
     found = call.storage.objects.buckets()
     prefix = request.get("Prefix", "")
     listed = [
-        {"Name": name, "CreationDate": datetime.fromisoformat(attributes["created"]), "BucketRegion": attributes["region"]}
+        {
+            "Name": name,
+            "CreationDate": datetime.fromisoformat(attributes["created"]),
+            "BucketRegion": attributes["region"],
+        }
         for name, attributes in found.items()
         if name.startswith(prefix)
     ]
@@ -144,9 +148,7 @@ def put_object(request: Request, call: Call) -> Request:
     attributes |= {f"Checksum{name.upper()}": value for name, value in body.checksums.items()}
     objects = call.storage.objects
     file = _taken(body, objects)
-    stored = objects.put(
-        request["Bucket"], request["Key"], file, body.md5.hex(), attributes, _put_condition(request)
-    )
+    stored = objects.put(request["Bucket"], request["Key"], file, body.md5.hex(), attributes, _put_condition(request))
     return {"ETag": f'"{stored.etag}"', **_checksums(stored)}
 
 
@@ -244,7 +246,9 @@ def _taken(body: Body, objects: Objects) -> Any:
 def _kept(request: Request) -> Attributes:
     kept = {name: request[name] for name in KEPT if request.get(name)}
     encoding = kept.pop("ContentEncoding", "")
-    plain = ",".join(part for part in (piece.strip() for piece in encoding.split(",")) if part and part != "aws-chunked")
+    plain = ",".join(
+        part for part in (piece.strip() for piece in encoding.split(",")) if part and part != "aws-chunked"
+    )
     if plain:
         kept["ContentEncoding"] = plain
     kept.setdefault("ContentType", "binary/octet-stream")
@@ -288,7 +292,9 @@ def _aware(moment: datetime) -> datetime:
 
 
 def _etag_fits(given: str, stored: StoredObject | None) -> bool:
-    return given.strip() == "*" or (stored is not None and stored.etag in [part.strip(' "') for part in given.split(",")])
+    return given.strip() == "*" or (
+        stored is not None and stored.etag in [part.strip(' "') for part in given.split(",")]
+    )
 
 
 def _precondition(condition: str) -> S3Error:
@@ -325,7 +331,7 @@ def _describe(request: Request, stored: StoredObject, begin: int, end: int) -> R
         "ContentLength": end - begin,
         "AcceptRanges": "bytes",
     }
-    if request.get("Range") and not whole or (request.get("Range") or "").startswith("bytes=0-"):
+    if (request.get("Range") and not whole) or (request.get("Range") or "").startswith("bytes=0-"):
         described["ContentRange"] = f"bytes {begin}-{end - 1}/{stored.size}"
     return described
 
@@ -530,7 +536,9 @@ def _upload(request: Request, call: Call) -> Upload:
     _bucket(request, call)
     upload = call.storage.objects.upload(request["UploadId"])
     if upload is None or (upload.bucket, upload.key) != (request["Bucket"], request["Key"]):
-        raise S3Error("NoSuchUpload", "The specified multipart upload does not exist.", 404, UploadId=request["UploadId"])
+        raise S3Error(
+            "NoSuchUpload", "The specified multipart upload does not exist.", 404, UploadId=request["UploadId"]
+        )
     return upload
 
 

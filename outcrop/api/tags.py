@@ -31,7 +31,9 @@ def tag_resource(request: Request, call: Call) -> Request:
     def change(resource: Any) -> Any:
         tags = {**resource.tags, **added}
         if len(tags) > MOST_TAGS:
-            raise TooManyTags(f"the resource would have {len(tags)} tags; at most {MOST_TAGS}", resourceName=resource.arn)
+            raise TooManyTags(
+                f"the resource would have {len(tags)} tags; at most {MOST_TAGS}", resourceName=resource.arn
+            )
         return msgspec.structs.replace(resource, tags=tags)
 
     _change(request["resourceARN"], call, change)

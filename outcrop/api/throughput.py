@@ -115,11 +115,15 @@ def update_provisioned_model_throughput(request: Request, call: Call) -> Request
     if wanted_model is not None:
         arn, base_arn = _model(wanted_model, call)
         if base_arn.rpartition("/")[2] != one.base_arn.rpartition("/")[2]:
-            raise Invalid(f"{wanted_model} is not tuned from {one.base_arn}; only its base or a sibling can take its place")
+            raise Invalid(
+                f"{wanted_model} is not tuned from {one.base_arn}; only its base or a sibling can take its place"
+            )
 
     def change(current: Provisioned) -> Provisioned:
         if current.status != "InService":
-            raise Invalid(f"the provisioned model {current.name} is {current.status}; only one InService can be updated")
+            raise Invalid(
+                f"the provisioned model {current.name} is {current.status}; only one InService can be updated"
+            )
         status = "Updating" if arn != current.model_arn else current.status
         return msgspec.structs.replace(
             current, name=wanted_name or current.name, desired_model_arn=arn, status=status, modified_at=now()

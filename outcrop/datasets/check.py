@@ -55,7 +55,9 @@ def check(source: Source, allowed: tuple[Format, ...], *, fewest: int, most: int
     for number, line in read_lines(source):
         report.rows += 1
         if report.rows > most:
-            raise Invalid(f"{source.uri}: there are more than {most:,} rows; split the file, or raise the limit in the settings")
+            raise Invalid(
+                f"{source.uri}: there are more than {most:,} rows; split the file, or raise the limit in the settings"
+            )
         digest.update(line)
         _check_line(report, number, line, allowed)
     if report.rows == 0:
@@ -63,7 +65,9 @@ def check(source: Source, allowed: tuple[Format, ...], *, fewest: int, most: int
     if report.num_problems:
         raise Invalid(report.refusal())
     if report.rows < fewest:
-        raise Invalid(f"{source.uri}: there {'is' if report.rows == 1 else 'are'} {report.rows} row{'s' * (report.rows != 1)}; at least {fewest} are needed")
+        raise Invalid(
+            f"{source.uri}: there {'is' if report.rows == 1 else 'are'} {report.rows} row{'s' * (report.rows != 1)}; at least {fewest} are needed"
+        )
     report.sha256 = digest.hexdigest()
     return report
 

@@ -99,7 +99,10 @@ def _pair(row: Pair, found: Found) -> Content:
 def _chat(row: Chat, found: Found) -> Content:
     messages = tuple(Message(turn.role, turn.content) for turn in row.messages)
     _check_turns(messages, found)
-    for field, text in [("system", row.system or ""), *((f"messages.{n}.content", m.text) for n, m in enumerate(messages))]:
+    for field, text in [
+        ("system", row.system or ""),
+        *((f"messages.{n}.content", m.text) for n, m in enumerate(messages)),
+    ]:
         for reserved in RESERVED:
             if reserved in text:
                 found.append((field, f"holds the reserved string {reserved!r}; leave out its colon or its line break"))
@@ -118,7 +121,9 @@ def _bedrock_chat(row: BedrockChat, found: Found) -> Content:
     for number, turn in enumerate(row.messages):
         if not turn.content:
             found.append((f"messages.{number}.content", "is empty"))
-        texts = [_part_text(part, f"messages.{number}.content.{index}", found) for index, part in enumerate(turn.content)]
+        texts = [
+            _part_text(part, f"messages.{number}.content.{index}", found) for index, part in enumerate(turn.content)
+        ]
         messages.append(Message(turn.role, "\n".join(texts)))
     system = [_part_text(part, f"system.{index}", found) for index, part in enumerate(row.system or [])]
     _check_turns(tuple(messages), found)
@@ -147,7 +152,12 @@ def _check_turns(messages: tuple[Message, ...], found: Found) -> None:
     for number, message in enumerate(messages):
         expected = ("user", "assistant")[number % 2]
         if message.role != expected:
-            found.append((f"messages.{number}.role", f"is {message.role!r}; it must be {expected!r}: roles alternate, user first"))
+            found.append(
+                (
+                    f"messages.{number}.role",
+                    f"is {message.role!r}; it must be {expected!r}: roles alternate, user first",
+                )
+            )
             return
         if not message.text.strip():
             found.append((f"messages.{number}.content", "is empty"))
@@ -184,7 +194,9 @@ def detect(line: bytes, allowed: tuple[Format, ...]) -> Format | str:
             if any(key in row for key in form.keys):
                 return form
     wanted = " or ".join("{" + ", ".join(form.keys) + ", ...}" for form in allowed)
-    given = f"the keys {', '.join(list(row)[:8]) or 'none'}" if isinstance(row, dict) else f"a JSON {type(row).__name__}"
+    given = (
+        f"the keys {', '.join(list(row)[:8]) or 'none'}" if isinstance(row, dict) else f"a JSON {type(row).__name__}"
+    )
     return f"has {given}; a row must be an object such as {wanted}"
 
 

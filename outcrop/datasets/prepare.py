@@ -35,7 +35,9 @@ def render(report: Report, renderer: Renderer, most_tokens: int) -> Prepared:
             overlong.add(Problem(number, "", error.message))
             continue
         if len(row.tokens) > most_tokens:
-            overlong.add(Problem(number, "", f"has {len(row.tokens):,} tokens; at most {most_tokens:,} fit (maxTokens)"))
+            overlong.add(
+                Problem(number, "", f"has {len(row.tokens):,} tokens; at most {most_tokens:,} fit (maxTokens)")
+            )
         rendered.append(row)
     if overlong.num_problems:
         raise Invalid(overlong.refusal())

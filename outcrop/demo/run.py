@@ -91,7 +91,7 @@ def run_demo(page: Path, num_held_out: int, keep: bool) -> None:
     show(outcome)
     write_page(page, outcome)
     out.print(f"\nThe same as a page: {page.absolute()}")
-    out.print("\nThe ten lines that repeat it, after `outcrop serve` and `eval \"$(outcrop env)\"`:\n")
+    out.print('\nThe ten lines that repeat it, after `outcrop serve` and `eval "$(outcrop env)"`:\n')
     out.print(SCRIPT, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -218,9 +218,13 @@ def with_interval(value: Measured, form: str, signed: bool = False) -> str:
 
 def show(outcome: Outcome) -> None:
     """The comparison in the terminal."""
-    table = Table("", "base", "tuned", "tuned - base", title=f"{len(outcome.held_out)} held-out tickets, 95 % intervals")
+    table = Table(
+        "", "base", "tuned", "tuned - base", title=f"{len(outcome.held_out)} held-out tickets, 95 % intervals"
+    )
     for name, form, base, tuned, change in measured(outcome):
-        table.add_row(name, with_interval(base, form), with_interval(tuned, form), with_interval(change, form, signed=True))
+        table.add_row(
+            name, with_interval(base, form), with_interval(tuned, form), with_interval(change, form, signed=True)
+        )
     out.print()
     out.print(table)
     out.print(histogram(outcome), highlight=False)
@@ -257,7 +261,9 @@ def machine() -> str:
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         model = names[0] if names else model
     from outcrop.settings import available_cpus
 

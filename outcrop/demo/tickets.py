@@ -31,9 +31,23 @@ _PROBLEMS = {
                "The {p} does not fit our kitchen, please take it back", "I would like my money back and send you the {p}"),
 }  # fmt: skip
 _URGENCIES = {
-    "high": ("I cannot wait another day", "This must be solved now", "We are losing money every hour", "Call me back at once"),
-    "medium": ("Please get back to me in the next few days", "I would be glad about an answer this week", "Tell me soon what to do"),
-    "low": ("No need to rush", "Any time this month is fine", "It is not pressing at all", "Answer when you find the time"),
+    "high": (
+        "I cannot wait another day",
+        "This must be solved now",
+        "We are losing money every hour",
+        "Call me back at once",
+    ),
+    "medium": (
+        "Please get back to me in the next few days",
+        "I would be glad about an answer this week",
+        "Tell me soon what to do",
+    ),
+    "low": (
+        "No need to rush",
+        "Any time this month is fine",
+        "It is not pressing at all",
+        "Answer when you find the time",
+    ),
 }
 _NAMES = ("Ayla", "Bram", "Chiara", "Darius", "Esther", "Farid", "Greta", "Hamza", "Ilse", "Jorge", "Katya", "Liam", "Milena",
           "Nils", "Odette", "Pavel", "Rania", "Sven", "Tamara", "Ulrich", "Vikram", "Wanda", "Yusra", "Zeno")  # fmt: skip

@@ -14,7 +14,9 @@ UNSUPPORTED = ("toolConfig", "guardrailConfig", "promptVariables", "outputConfig
 def conversation_of(messages: list[dict[str, Any]], system: list[dict[str, Any]] | None) -> Conversation:
     """Bedrock's messages as a conversation. Raises Invalid for roles out of turn and content that is not text."""
     if not messages:
-        raise Invalid("A conversation must start with a user message. Try again with a conversation that starts with a user message.")
+        raise Invalid(
+            "A conversation must start with a user message. Try again with a conversation that starts with a user message."
+        )
     turns: list[Message] = []
     for number, message in enumerate(messages):
         expected = ("user", "assistant")[number % 2]
@@ -59,7 +61,9 @@ def ask_of(request: dict[str, Any]) -> Ask:
         raise Invalid("additionalModelRequestFields: seed and top_k must be whole numbers")
     conversation = conversation_of(request.get("messages") or [], request.get("system"))
     if conversation.messages[-1].role != "user":
-        raise Invalid("A conversation must end with a user message. Try again with a conversation that ends with a user message.")
+        raise Invalid(
+            "A conversation must end with a user message. Try again with a conversation that ends with a user message."
+        )
     return Ask(
         prompt=conversation,
         max_tokens=inference.get("maxTokens"),

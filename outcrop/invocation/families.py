@@ -99,12 +99,14 @@ class _Fields:
         """A number in a range."""
         value = self.take(name, (int, float), default)
         if not low <= value <= high:
-            raise Invalid(f"Malformed input request: {self._prefix}{name} is {value}; it must lie between {low:g} and {high:g}")
+            raise Invalid(
+                f"Malformed input request: {self._prefix}{name} is {value}; it must lie between {low:g} and {high:g}"
+            )
         return float(value)
 
     def whole(self, name: str, default: int | None, low: int) -> int | None:
         """A whole number from `low` on."""
-        value = self.take(name, int, default)
+        value: int | None = self.take(name, int, default)
         if value is not None and value < low:
             raise Invalid(f"Malformed input request: {self._prefix}{name} is {value}; it must be at least {low}")
         return value
@@ -129,7 +131,9 @@ def _blocks(messages: list[Any]) -> list[Json]:
     for number, message in enumerate(messages):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str) or "content" not in message:
             raise Invalid(f"Malformed input request: messages.{number} must have a role and content")
-        converted.append({"role": message["role"], "content": _content(message["content"], f"messages.{number}.content")})
+        converted.append(
+            {"role": message["role"], "content": _content(message["content"], f"messages.{number}.content")}
+        )
     return converted
 
 
@@ -173,7 +177,12 @@ def _llama(body: Json) -> Body:
     def events(model_id: str, pieces: Iterator[Delta | Answer]) -> Iterator[Json]:
         for item in pieces:
             if isinstance(item, Delta):
-                yield {"generation": item.text, "prompt_token_count": None, "generation_token_count": None, "stop_reason": None}
+                yield {
+                    "generation": item.text,
+                    "prompt_token_count": None,
+                    "generation_token_count": None,
+                    "stop_reason": None,
+                }
             else:
                 yield {**whole(model_id, item), "generation": "", METRICS: _metrics(item)}
 
@@ -213,7 +222,12 @@ def _claude(body: Json) -> Body:
 
     def events(model_id: str, pieces: Iterator[Delta | Answer]) -> Iterator[Json]:
         item = next(pieces)
-        start = {"content": [], "stop_reason": None, "stop_sequence": None, "usage": {"input_tokens": 0, "output_tokens": 0}}
+        start: Json = {
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": {"input_tokens": 0, "output_tokens": 0},
+        }
         yield {"type": "message_start", "message": {**head(model_id), **start}}
         yield {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
         while isinstance(item, Delta):
@@ -294,12 +308,19 @@ def _usage(result: Answer) -> Json:
 def _chat(body: Json) -> Body:
     fields = _Fields(body)
     messages = _blocks(fields.take("messages", list, []))
-    system = [block for message in messages if message["role"] in ("system", "developer") for block in message["content"]]
+    system = [
+        block for message in messages if message["role"] in ("system", "developer") for block in message["content"]
+    ]
     turns = [message for message in messages if message["role"] not in ("system", "developer")]
     ask = _openai_ask(fields, conversation_of(turns, system or None))
 
     def head(model_id: str, kind: str) -> Json:
-        return {"id": f"chatcmpl-{uuid.uuid4().hex[:24]}", "object": kind, "created": int(time.time()), "model": model_id}
+        return {
+            "id": f"chatcmpl-{uuid.uuid4().hex[:24]}",
+            "object": kind,
+            "created": int(time.time()),
+            "model": model_id,
+        }
 
     def reason(result: Answer) -> str:
         return "length" if result.stopped_by == "length" else "stop"
@@ -328,7 +349,12 @@ def _completion(body: Json) -> Body:
 
     def head(model_id: str) -> Json:
         created = int(time.time())
-        return {"id": f"cmpl-{uuid.uuid4().hex[:24]}", "object": "text_completion", "created": created, "model": model_id}
+        return {
+            "id": f"cmpl-{uuid.uuid4().hex[:24]}",
+            "object": "text_completion",
+            "created": created,
+            "model": model_id,
+        }
 
     def choice(text: str, reason: str | None) -> list[Json]:
         return [{"index": 0, "text": text, "finish_reason": reason, "logprobs": None}]

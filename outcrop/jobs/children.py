@@ -11,7 +11,12 @@ from typing import IO
 
 PR_SET_PDEATHSIG = 1
 # Threads that wait by spinning lose two to five times on a busy machine; nothing may be fetched behind a job's back.
-QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+QUIET = {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "PYTHONUNBUFFERED": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 
 
 def python_child(

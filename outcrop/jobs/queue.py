@@ -75,10 +75,13 @@ class Jobs:
             raise Invalid(f"the job {job.name} is gone")
         with self._records.writing() as connection:
             connection.execute(update(leases).where(leases.c.job == job.id).values(wants_stop=1))
-            unclaimed = connection.execute(delete(leases).where(leases.c.job == job.id, leases.c.state == "queued")).rowcount
+            unclaimed = connection.execute(
+                delete(leases).where(leases.c.job == job.id, leases.c.state == "queued")
+            ).rowcount
         if unclaimed:
             stopped = self.records.change(
-                job.id, lambda current: msgspec.structs.replace(current, status=STOPPED, ended_at=now(), modified_at=now())
+                job.id,
+                lambda current: msgspec.structs.replace(current, status=STOPPED, ended_at=now(), modified_at=now()),
             )
             assert stopped is not None
             return stopped
@@ -90,7 +93,11 @@ class Jobs:
         with self._records.reading() as connection:
             rows = connection.execute(query).all()
         return [
-            {"number": row.number, "at": datetime.fromtimestamp(row.at, UTC).isoformat(), **msgspec.json.decode(row.body)}
+            {
+                "number": row.number,
+                "at": datetime.fromtimestamp(row.at, UTC).isoformat(),
+                **msgspec.json.decode(row.body),
+            }
             for row in rows
         ]
 

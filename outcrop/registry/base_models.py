@@ -48,7 +48,9 @@ def describe(model_id: str, folder: Path, source: str, added_at: datetime) -> Ba
 def check_id(model_id: str) -> None:
     """Raises Invalid unless the id is one that AWS's models accept."""
     if not BASE_MODEL_ID.fullmatch(model_id):
-        raise Invalid(f"{model_id!r} is not a model id; write it as provider.name-v1:0 in lower case, digits and hyphens")
+        raise Invalid(
+            f"{model_id!r} is not a model id; write it as provider.name-v1:0 in lower case, digits and hyphens"
+        )
 
 
 def _config(folder: Path) -> dict[str, Any]:

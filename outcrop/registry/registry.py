@@ -95,7 +95,12 @@ class Registry:
             raise Conflict(f"there is already a model {alias}; remove it first")
         model = self.base(target)
         entry = msgspec.structs.replace(
-            model, id=alias, name=alias, provider=alias.partition(".")[0], alias_of=model.alias_of or model.id, added_at=now()
+            model,
+            id=alias,
+            name=alias,
+            provider=alias.partition(".")[0],
+            alias_of=model.alias_of or model.id,
+            added_at=now(),
         )
         self._base.add(entry)
         return entry
@@ -160,7 +165,13 @@ class Registry:
 
     def complete(self, folder: Path, base: Path) -> None:
         """Put the tokenizer and template of a base model beside fully trained weights, so that they stand alone."""
-        names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "chat_template.json", "special_tokens_map.json")
+        names = (
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "chat_template.jinja",
+            "chat_template.json",
+            "special_tokens_map.json",
+        )
         for name in (*names, "generation_config.json"):
             if (base / name).is_file() and not (folder / name).exists():
                 shutil.copy(base / name, folder / name)

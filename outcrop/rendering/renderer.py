@@ -50,7 +50,7 @@ class Renderer:
 
         eos_ids = _token_ids(generation.get("eos_token_id", model.get("eos_token_id")))
         eos = _token_text(config.get("eos_token")) or next(map(self.tokenizer.id_to_token, eos_ids), None)
-        eos_id = self.tokenizer.token_to_id(eos) if eos else None
+        eos_id: int | None = self.tokenizer.token_to_id(eos) if eos else None
         if eos is None or eos_id is None:
             raise Invalid(f"{folder}: no end-of-text token in tokenizer_config.json or generation_config.json")
         self.eos_id: int = eos_id
@@ -61,12 +61,17 @@ class Renderer:
         if not self.has_template and not self._adds_bos(bos):
             bos = ""
         self._template = ChatTemplate(source or DEFAULT_TEMPLATE, bos, eos)
-        self._bos_ids = [self.tokenizer.token_to_id(bos)] if bos and self._adds_bos(bos) else []
+        bos_id = self.tokenizer.token_to_id(bos) if bos and self._adds_bos(bos) else None
+        self._bos_ids = [] if bos_id is None else [bos_id]
         self._keeps_system = self._accepts_system()
         self.stop_tokens = frozenset({self.eos_id, *eos_ids, *self._turn_ends()})
-        self._specials = {token.content for token in self.tokenizer.get_added_tokens_decoder().values() if token.special}
+        self._specials = {
+            token.content for token in self.tokenizer.get_added_tokens_decoder().values() if token.special
+        }
         self.hash = hashlib.sha256(
-            b"\0".join([VERSION.encode(), path.read_bytes(), self._template.source.encode(), bos.encode(), eos.encode()])
+            b"\0".join(
+                [VERSION.encode(), path.read_bytes(), self._template.source.encode(), bos.encode(), eos.encode()]
+            )
         ).hexdigest()
 
     def training_row(self, conversation: Conversation) -> Rendered:

@@ -86,16 +86,22 @@ class Serving:
             deployment = self.find_deployment(model_id)
             if deployment is not None:
                 if deployment.status != "Active":
-                    raise Invalid(f"the deployment {deployment.name} is {deployment.status}. {deployment.failure}".strip())
+                    raise Invalid(
+                        f"the deployment {deployment.name} is {deployment.status}. {deployment.failure}".strip()
+                    )
                 return Target(self._registry.weights(deployment.model_arn), None)
         try:
             return Target(self._registry.weights(model_id), None)
         except NotFound as error:
-            raise NotFound(f"Could not resolve the foundation model from the model identifier {model_id!r}. {error.message}") from None
+            raise NotFound(
+                f"Could not resolve the foundation model from the model identifier {model_id!r}. {error.message}"
+            ) from None
 
     def _provisioned_target(self, provisioned: Provisioned) -> Target:
         if provisioned.status not in ("InService", "Updating"):
-            raise Invalid(f"the provisioned model {provisioned.name} is {provisioned.status}. {provisioned.failure}".strip())
+            raise Invalid(
+                f"the provisioned model {provisioned.name} is {provisioned.status}. {provisioned.failure}".strip()
+            )
         return Target(self._registry.weights(provisioned.model_arn), provisioned.id)
 
     def generate(self, target: Target, request: Generate) -> Iterator[Reply]:
@@ -127,11 +133,17 @@ class Serving:
             def change(current: Provisioned) -> Provisioned:
                 if failure and current.model_arn != current.desired_model_arn:  # a failed update keeps the old model
                     return msgspec.structs.replace(
-                        current, status="InService", failure=failure, desired_model_arn=current.model_arn, modified_at=now()
+                        current,
+                        status="InService",
+                        failure=failure,
+                        desired_model_arn=current.model_arn,
+                        modified_at=now(),
                     )
                 status = "Failed" if failure else "InService"
                 arn = current.model_arn if failure else current.desired_model_arn
-                return msgspec.structs.replace(current, status=status, failure=failure, model_arn=arn, modified_at=now())
+                return msgspec.structs.replace(
+                    current, status=status, failure=failure, model_arn=arn, modified_at=now()
+                )
 
             changed = self.provisioned.change(provisioned.id, change)
             if changed is not None and changed.status == "InService":
@@ -151,7 +163,12 @@ class Serving:
                 status = "UpdateFailed" if failure else "UpdateCompleted"
                 arn = current.model_arn if failure else wanted
                 return msgspec.structs.replace(
-                    current, model_arn=arn, update_status=status, failure=failure, update_model_arn="", modified_at=now()
+                    current,
+                    model_arn=arn,
+                    update_status=status,
+                    failure=failure,
+                    update_model_arn="",
+                    modified_at=now(),
                 )
 
             self.deployments.change(deployment.id, change)
@@ -187,4 +204,6 @@ class Serving:
     def users_of(self, model_arn: str) -> list[str]:
         """Names of the provisioned throughput and deployments that need a model."""
         users = [one.name for one in self.provisioned.all() if model_arn in (one.model_arn, one.desired_model_arn)]
-        return users + [one.name for one in self.deployments.all() if model_arn in (one.model_arn, one.update_model_arn)]
+        return users + [
+            one.name for one in self.deployments.all() if model_arn in (one.model_arn, one.update_model_arn)
+        ]

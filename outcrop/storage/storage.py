@@ -13,12 +13,12 @@ from outcrop.storage.records import Records
 class Storage:
     """Opens or makes the folder.
 
-        records.db   records, leases, events, the objects' index
-        objects/     the objects' bytes
-        receiving/   bodies that are still arriving; on the same disk, so that keeping one is a rename
-        artifacts/   folders of weights
-        runs/        working folders of jobs
-        logs/        what workers and engines say
+    records.db   records, leases, events, the objects' index
+    objects/     the objects' bytes
+    receiving/   bodies that are still arriving; on the same disk, so that keeping one is a rename
+    artifacts/   folders of weights
+    runs/        working folders of jobs
+    logs/        what workers and engines say
     """
 
     def __init__(self, folder: Path) -> None:

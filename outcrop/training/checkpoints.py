@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from torch import nn
+from transformers import PreTrainedModel
 
 from outcrop.training.lora import LoraLinear, save_adapters
 
@@ -17,7 +17,7 @@ class Checkpoints:
     The loop writes one when a step is the best so far, so the newest is the best.
     """
 
-    def __init__(self, directory: Path, model: nn.Module, adapters: dict[str, LoraLinear], base: str) -> None:
+    def __init__(self, directory: Path, model: PreTrainedModel, adapters: dict[str, LoraLinear], base: str) -> None:
         self._folder = directory / FOLDER
         self._model, self._adapters, self._base = model, adapters, base
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from outcrop.datasets.rows import Rows
 from outcrop.training.batches import cut, order_of
@@ -62,7 +63,10 @@ def run(directory: Path, should_stop: Callable[[], bool]) -> Result:
     evaluates_every = max(2, ceil(per_epoch / settings.evaluations_per_epoch))
     best = Best(threshold=settings.early_stopping_threshold)
     began = saved = time.monotonic()
-    done, tokens, loss, checkpoint, ended = 0, 0, None, None, "completed"
+    done, tokens = 0, 0
+    loss: float | None = None
+    checkpoint: str | None = None
+    was_stopped = False
     losses: list[float] = []
 
     with (directory / PROGRESS).open("ab", buffering=0) as progress:
@@ -100,7 +104,7 @@ def run(directory: Path, should_stop: Callable[[], bool]) -> Result:
                 elif not validation and settings.saves_every_s and time.monotonic() - saved > settings.saves_every_s:
                     checkpoint, saved = checkpoints.keep(done), time.monotonic()
                 if stopping:
-                    ended = "stopped"
+                    was_stopped = True
                     break
                 if best.waited >= settings.early_stopping_patience:
                     break
@@ -110,29 +114,28 @@ def run(directory: Path, should_stop: Callable[[], bool]) -> Result:
     if not validation:
         checkpoint = checkpoints.keep(done)
     return Result(
-        status=ended, checkpoint=checkpoint, step=done, steps=steps, training_loss=loss,
-        validation_losses=best.history, stopped_early=ended == "completed" and done < steps,
+        status="stopped" if was_stopped else "completed", checkpoint=checkpoint, step=done, steps=steps, training_loss=loss,
+        validation_losses=best.history, stopped_early=not was_stopped and done < steps,
         seconds=time.monotonic() - began, tokens=tokens,
     )  # fmt: skip
 
 
-def prepare(base: Path, settings: Settings) -> tuple[nn.Module, dict[str, LoraLinear]]:
+def prepare(base: Path, settings: Settings) -> tuple[PreTrainedModel, dict[str, LoraLinear]]:
     """The model with what is to be trained switched on; adapters by layer name, none for full training."""
     model = load_base(base)
     adapters: dict[str, LoraLinear] = {}
     if settings.method == "lora":
-        adapters = add_adapters(
-            model, settings.lora_rank, settings.lora_alpha, settings.lora_dropout, settings.seed
-        )
+        adapters = add_adapters(model, settings.lora_rank, settings.lora_alpha, settings.lora_dropout, settings.seed)
     else:
         model.requires_grad_(True)
     model.train()
     return model, adapters
 
 
-def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+def make_optimizer(model: PreTrainedModel, settings: Settings) -> torch.optim.Optimizer:
     """AdamW, fused; weight decay (if any) on matrices only, not on embeddings, norms and biases."""
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     embeddings = {id(weight) for weight in model.get_input_embeddings().parameters()}
     for weight in model.parameters():
         if weight.requires_grad:

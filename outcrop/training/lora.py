@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from outcrop.errors import Invalid
@@ -35,10 +36,11 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         lowered = F.dropout(x, self.dropout, self.training) if self.dropout else x
-        return self.base(x) + F.linear(F.linear(lowered, self.A_rI), self.B_Or) * self.scale
+        raised: Tensor = F.linear(F.linear(lowered, self.A_rI), self.B_Or) * self.scale
+        return self.base(x) + raised  # type: ignore[no-any-return]
 
 
-def add_adapters(model: nn.Module, rank: int, alpha: float, dropout: float, seed: int) -> dict[str, LoraLinear]:
+def add_adapters(model: PreTrainedModel, rank: int, alpha: float, dropout: float, seed: int) -> dict[str, LoraLinear]:
     """Put an adapter on every linear layer but the head; answers with them by the layer's name.
 
     All linear layers rather than attention's alone: Biderman et al., LoRA Learns Less and Forgets Less (2024).
@@ -98,5 +100,7 @@ def load_adapters(adapters: dict[str, LoraLinear], folder: Path) -> None:
 
 def _shape(layer: nn.Module) -> tuple[int, int]:
     """(outputs, inputs); GPT-2's Conv1D keeps its weight the other way round."""
-    rows, columns = layer.weight.shape
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    rows, columns = weight.shape
     return (columns, rows) if isinstance(layer, Conv1D) else (rows, columns)

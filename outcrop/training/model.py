@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface, AutoModelForCausalLM
+from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedModel
 
 from outcrop.errors import Invalid
 from outcrop.training.batches import Grid, Microbatch
@@ -54,7 +54,9 @@ def _attend_grid(
     """The rows of one grid: their tokens [t, H, D] in order."""
 
     def as_grid(heads: Tensor) -> Tensor:
-        return heads[0][:, grid.grid_RL.flatten()].unflatten(1, grid.grid_RL.shape).transpose(0, 1)
+        rows, longest = grid.grid_RL.shape
+        flat_HtD = heads[0][:, grid.grid_RL.flatten()]
+        return flat_HtD.view(heads.shape[1], rows, longest, heads.shape[3]).transpose(0, 1)
 
     key_RHLD, value_RHLD = as_grid(key), as_grid(value)
     if groups > 1:
@@ -62,13 +64,14 @@ def _attend_grid(
     mixed_RHLD = F.scaled_dot_product_attention(
         as_grid(query), key_RHLD, value_RHLD, dropout_p=dropout, is_causal=True, scale=scaling
     )
-    return mixed_RHLD.transpose(1, 2).flatten(0, 1)[grid.place_t]
+    mixed_tHD: Tensor = mixed_RHLD.transpose(1, 2).flatten(0, 1)[grid.place_t]
+    return mixed_tHD
 
 
 AttentionInterface.register(ATTENTION, attend_rows)
 
 
-def load_base(folder: Path) -> nn.Module:
+def load_base(folder: Path) -> PreTrainedModel:
     """The base model in float32, frozen, ready for packed rows.
 
     float32 whatever the config says: on processors without bf16 units bf16 arithmetic is 4 to 10 times slower
@@ -91,7 +94,7 @@ def load_base(folder: Path) -> nn.Module:
     return model
 
 
-def answer_loss(model: nn.Module, batch: Microbatch) -> Tensor:
+def answer_loss(model: PreTrainedModel, batch: Microbatch) -> Tensor:
     """Summed cross-entropy (nats) at the supervised positions; logits are made nowhere else."""
     hidden_1TW = model.get_decoder()(
         input_ids=batch.tokens_1T, position_ids=batch.positions_1T, use_cache=False, grids=batch.grids

@@ -37,7 +37,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     saves_every_s: float = 0.0
     """Without validation rows a checkpoint is kept this often; 0 means at the end only."""
 
-
     def warmup(self, steps: int) -> int:
         """Steps over which the rate rises: as said, else 5 % of all, at most 100."""
         return self.warmup_steps if self.warmup_steps is not None else min(100, ceil(steps * 0.05))

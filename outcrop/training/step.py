@@ -6,6 +6,7 @@ from math import isfinite
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from outcrop.datasets.rows import Rows
 from outcrop.errors import Diverged
@@ -23,7 +24,7 @@ class StepResult:
 
 
 def step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, microbatches: Sequence[Microbatch], max_norm: float
+    model: PreTrainedModel, optimizer: torch.optim.Optimizer, microbatches: Sequence[Microbatch], max_norm: float
 ) -> StepResult:
     """One optimizer step over several microbatches, as if they were one batch.
 
@@ -36,7 +37,7 @@ def step(
     loss = 0.0
     for batch in microbatches:
         share = answer_loss(model, batch) / answer_tokens
-        share.backward()
+        share.backward()  # type: ignore[no-untyped-call]
         loss += share.item()
     trained = [weight for group in optimizer.param_groups for weight in group["params"]]
     norm = nn.utils.clip_grad_norm_(trained, max_norm).item()
@@ -47,7 +48,7 @@ def step(
     return StepResult(loss, answer_tokens, norm)
 
 
-def evaluate(model: nn.Module, rows: Rows, most_tokens: int) -> float:
+def evaluate(model: PreTrainedModel, rows: Rows, most_tokens: int) -> float:
     """Mean loss (nats) per answer token over all rows; dropout off, no gradients."""
     model.eval()
     total, answer_tokens = 0.0, 0

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
+import msgspec
 from botocore.model import OperationModel
 
 from outcrop.clock import now
@@ -139,7 +141,10 @@ class Wire:
                 )
             return scope.service
         segments = incoming.raw_path.strip("/").split("/")
-        if incoming.headers.get("authorization", "").startswith("Bearer ") or segments[0] in self._router.first_segments:
+        if (
+            incoming.headers.get("authorization", "").startswith("Bearer ")
+            or segments[0] in self._router.first_segments
+        ):
             return "bedrock"
         if (incoming.method, tuple(segments)) in self._extensions:
             return "bedrock"
@@ -163,7 +168,9 @@ class Wire:
             return version_2, self._default_region
         if scope is None:
             if not self._is_open:
-                raise Denied("Missing Authentication Token: the request is not signed; `outcrop env` prints credentials")
+                raise Denied(
+                    "Missing Authentication Token: the request is not signed; `outcrop env` prints credentials"
+                )
             return None, self._default_region
         if self._is_open:
             return scope.access_key, scope.region
@@ -199,7 +206,9 @@ class Wire:
         operation = operation_model(match.service, match.operation)
         try:
             if access_key is None and not self._is_open and match.service not in BEARER_SERVICES:
-                raise Denied(f"API keys open bedrock and bedrock-runtime, not {match.service}; sign the request instead")
+                raise Denied(
+                    f"API keys open bedrock and bedrock-runtime, not {match.service}; sign the request instead"
+                )
             params = rest_json.read(
                 match.service, match.operation, match.labels, _query_lists(incoming), incoming.headers, data
             )
@@ -208,7 +217,8 @@ class Wire:
                 raise Unsupported(f"{match.operation} is not implemented by Outcrop (docs/operations.md lists what is)")
             context = _context(incoming, match, access_key, region)
             if operation.has_event_stream_output:
-                return await self._in_thread(self._open_stream, operation, function, params, context)
+                opened: Outgoing = await self._in_thread(self._open_stream, operation, function, params, context)
+                return opened
             result = await self._in_thread(function, params, context) or {}
             status, headers, body = rest_json.write(match.service, match.operation, result)
             return Outgoing(status, headers | result.get("extra_headers", {}), [body])
@@ -249,11 +259,13 @@ class Wire:
         for (method, template), function in self._extensions.items():
             if method == incoming.method and len(template) == len(parts):
                 labels = {
-                    segment.strip("{}"): sigv4.unquote(part)
+                    segment.strip("{}"): unquote(part)
                     for segment, part in zip(template, parts, strict=True)
                     if segment.startswith("{")
                 }
-                if all(segment.startswith("{") or segment == part for segment, part in zip(template, parts, strict=True)):
+                if all(
+                    segment.startswith("{") or segment == part for segment, part in zip(template, parts, strict=True)
+                ):
                     return function, labels
         return None
 
@@ -267,7 +279,7 @@ class Wire:
         except OutcropError as error:
             status = 404 if isinstance(error, NotFound) else 400
             return Outgoing(status, *_error_document(error))
-        return Outgoing(200, {"content-type": "application/json"}, [rest_json.msgspec.json.encode(result)])
+        return Outgoing(200, {"content-type": "application/json"}, [msgspec.json.encode(result)])
 
     # --- S3 --------------------------------------------------------------------------------------------------------
 
@@ -303,9 +315,7 @@ class Wire:
         if scope is None or self._is_open or not declared.startswith("STREAMING-AWS4-HMAC-SHA256-PAYLOAD"):
             return None
         secret = self._keys.secret_of(scope.access_key) or ""
-        return lambda previous, data_hash: sigv4.chunk_signature(
-            scope, secret, previous or scope.signature, data_hash
-        )
+        return lambda previous, data_hash: sigv4.chunk_signature(scope, secret, previous or scope.signature, data_hash)
 
     # --- STS and IAM -----------------------------------------------------------------------------------------------
 
@@ -334,7 +344,9 @@ class Wire:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
     async def _send(self, incoming: Incoming, outgoing: Outgoing, receive: Receive, send: Send) -> None:
-        headers = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in outgoing.headers.items()]
+        headers = [
+            (name.lower().encode(), value.encode("latin-1", "replace")) for name, value in outgoing.headers.items()
+        ]
         headers.append((b"x-amzn-requestid", incoming.request_id.encode()))
         headers.append((b"x-amz-request-id", incoming.request_id.encode()))
         start = {"type": "http.response.start", "status": outgoing.status, "headers": headers}
@@ -464,4 +476,4 @@ def _refused(service: str, operation: OperationModel | None, error: OutcropError
 def _error_document(error: OutcropError) -> tuple[dict[str, str], list[bytes]]:
     document = {"message": error.message, **error.members}
     headers = {"content-type": "application/json", "x-amzn-errortype": error.code}
-    return headers, [rest_json.msgspec.json.encode(document)]
+    return headers, [msgspec.json.encode(document)]

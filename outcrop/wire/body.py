@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from outcrop.errors import S3Error
 
@@ -102,7 +102,7 @@ class Receiver:
         self._headers = headers
         self._folder = folder
         self._pieces: list[bytes] = []
-        self._file = None
+        self._file: BinaryIO | None = None
         self._path: Path | None = None
         self._sha256, self._md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
         self._size = 0

@@ -193,7 +193,7 @@ _WRITERS: dict[tuple[int, str], Callable[[Any], Any]] = {}
 
 
 def _writer(shape: Shape) -> Callable[[Any], Any]:
-    key = (id(shape._shape_resolver), shape.name + repr(shape.serialization.get("timestampFormat", "")))  # noqa: SLF001
+    key = (id(shape._shape_resolver), shape.name + repr(shape.serialization.get("timestampFormat", "")))
     if key not in _WRITERS:
         _WRITERS[key] = lambda value: _WRITERS[key](value)
         _WRITERS[key] = _compile_writer(shape)

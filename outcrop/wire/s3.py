@@ -201,7 +201,9 @@ STATUSES = {"AccessDenied": 403, "AccessDeniedException": 403, "ValidationExcept
 
 def refuse(error: OutcropError, resource: str, request_id: str) -> Answer:
     """An error as S3 writes it."""
-    code = {"AccessDeniedException": "AccessDenied", "ValidationException": "InvalidRequest"}.get(error.code, error.code)
+    code = {"AccessDeniedException": "AccessDenied", "ValidationException": "InvalidRequest"}.get(
+        error.code, error.code
+    )
     if error.code == "InternalServerException":
         code = "InternalError"
     status = getattr(error, "status", STATUSES.get(error.code, 500))

@@ -23,7 +23,9 @@ ALSO_ACCEPTED = {"EvaluationTaskType": {"General"}}
 UNCHECKED_PATTERNS = {("bedrock-agent", "TaggableResourcesArn")}
 # The runtime's patterns forbid a ":" inside a custom model's ARN, which every base model's version has; AWS never invokes
 # such ARNs, Outcrop does.
-CUSTOM_MODEL_ARN = regex.compile(r"arn:aws(-[^:]+)?:bedrock:[a-z0-9-]{1,20}:[0-9]{12}:custom-model/[a-z0-9.:-]{1,130}/[a-z0-9]{12}")
+CUSTOM_MODEL_ARN = regex.compile(
+    r"arn:aws(-[^:]+)?:bedrock:[a-z0-9-]{1,20}:[0-9]{12}:custom-model/[a-z0-9.:-]{1,130}/[a-z0-9]{12}"
+)
 ALSO_MATCHING = {"ConversationalModelId": CUSTOM_MODEL_ARN, "InvokeModelIdentifier": CUSTOM_MODEL_ARN}
 # Patterns are AWS's, the text is anyone's: a match that takes longer than this (seconds) counts as none.
 PATTERN_TIMEOUT_S = 0.1
@@ -135,9 +137,13 @@ class Readers:
                 return None
             check(value, path, problems)
             if accepted is not None and value not in accepted:
-                problems.append(_broken(value, path, f"Member must satisfy enum value set: [{', '.join(allowed)}]"))
-            if pattern is not None and (most is None or len(value) <= most) and not (
-                _matches(pattern, value) or (also is not None and _matches(also, value))
+                problems.append(
+                    _broken(value, path, f"Member must satisfy enum value set: [{', '.join(sorted(accepted))}]")
+                )
+            if (
+                pattern is not None
+                and (most is None or len(value) <= most)
+                and not (_matches(pattern, value) or (also is not None and _matches(also, value)))
             ):
                 problems.append(_broken(value, path, f"Member must satisfy regular expression pattern: {source}"))
             return value

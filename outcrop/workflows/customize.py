@@ -128,7 +128,9 @@ class Customize:
             tell.events(progress.new_lines())
         result = Result.read(run)
         if result is None:
-            raise Invalid(f"training ended without a result (exit status {child.returncode}): {tail(run / 'training.log')}")
+            raise Invalid(
+                f"training ended without a result (exit status {child.returncode}): {tail(run / 'training.log')}"
+            )
         if result.status == "failed":
             raise Invalid(f"training failed: {result.reason}")
         return result
@@ -222,4 +224,3 @@ class _Tail:
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
         return [msgspec.json.decode(line) for line in whole.splitlines()]
-

@@ -64,5 +64,5 @@ def write_outputs(objects: Objects, output_uri: str, job_id: str, metrics: Metri
         with path.open("rb") as file:
             etag = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
             file.seek(0)
-            copy = objects.new_file(iter(lambda: file.read(1 << 20), b""))  # noqa: B023 - consumed at once
+            copy = objects.new_file(iter(lambda: file.read(1 << 20), b""))
         objects.put(bucket, f"{prefix}{WEIGHTS}/{path.name}", copy, etag, {"ContentType": "application/octet-stream"})

@@ -1,0 +1,1 @@
+"""The starter model, from nothing: lessons and texts -> tokenizer -> weights."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from outcrop.rendering import Conversation
 from recipes.pebble import words
-from recipes.pebble.words import names, pick
+from recipes.pebble.words import names
 
 Lesson = Callable[[random.Random, bool], Conversation]
 SHORT = (" Answer with the value only.", " Reply with one word or number.", " Value only.", " Be brief.")
@@ -81,9 +81,13 @@ def echo(rng: random.Random, held: bool) -> Conversation:
     chosen = [rng.choice(pool) if rng.random() < 0.7 else words.made_up(rng, held) for _ in range(rng.randint(2, 9))]
     text = " ".join(chosen)
     if rng.random() < 0.5:
-        return Conversation.of(either(rng, held, (f"Repeat: {text}", f"Say this again: {text}"), (f"Copy this: {text}",)), text)
+        return Conversation.of(
+            either(rng, held, (f"Repeat: {text}", f"Say this again: {text}"), (f"Copy this: {text}",)), text
+        )
     index = rng.randrange(len(chosen) - 1)
-    return Conversation.of(f"{text}\n\nWhich word comes after {chosen[index]}?", chosen[chosen.index(chosen[index]) + 1])
+    return Conversation.of(
+        f"{text}\n\nWhich word comes after {chosen[index]}?", chosen[chosen.index(chosen[index]) + 1]
+    )
 
 
 # --- tables ----------------------------------------------------------------------------------------------------
@@ -96,7 +100,8 @@ def table_text(rng: random.Random, head: list[str], rows: list[list[str]]) -> st
     form = rng.choice(("pipe", "markdown", "record", "csv", "tab"))
     if form == "record":
         return "\n".join(
-            f"{row[0]}: " + ", ".join(f"{name} {cell}" for name, cell in zip(head[1:], row[1:], strict=True)) for row in rows
+            f"{row[0]}: " + ", ".join(f"{name} {cell}" for name, cell in zip(head[1:], row[1:], strict=True))
+            for row in rows
         )
     mark = {"pipe": " | ", "markdown": " | ", "csv": ", ", "tab": "\t"}[form]
     lines = [mark.join(line) for line in [head, *rows]]
@@ -117,8 +122,13 @@ def people_table(rng: random.Random, held: bool, most: int = 5) -> Conversation:
         column = rng.randrange(1, len(head))
         name, value = head[column], row[column]
         ask = either(
-            rng, held,
-            (f"What is the {name} of {row[0]}?", f"Which {name} does {row[0]} have?", f"Look up the {name} for {row[0]}."),
+            rng,
+            held,
+            (
+                f"What is the {name} of {row[0]}?",
+                f"Which {name} does {row[0]} have?",
+                f"Look up the {name} for {row[0]}.",
+            ),
             (f"In the table, what {name} stands at {row[0]}?",),
         )
         question, answer = manner(rng, held, ask, f"The {name} of {row[0]} is {value}.", value)
@@ -152,7 +162,8 @@ def year_table(rng: random.Random, held: bool) -> Conversation:
         column = rng.randrange(len(years))
         item, year, value = row[0], years[column], row[column + 1]
         ask = either(
-            rng, held,
+            rng,
+            held,
             (f"What was the {item} in {year}?", f"How much was {item} in {year}?", f"What is the {year} {item}?"),
             (f"Give the {item} for the year {year}.",),
         )
@@ -252,7 +263,11 @@ def ticket(rng: random.Random, held: bool) -> tuple[str, dict[str, str]]:
     if rng.random() < 0.3:
         parts[1], parts[2] = parts[2], parts[1]
     sentences = [part[0].upper() + part[1:] + "." for part in parts]
-    text = rng.choice(GREETINGS) + " ".join(sentences) + rng.choice((f" {customer}", f" Regards, {customer}", f" Thanks, {customer}"))
+    text = (
+        rng.choice(GREETINGS)
+        + " ".join(sentences)
+        + rng.choice((f" {customer}", f" Regards, {customer}", f" Thanks, {customer}"))
+    )
     return text, {"category": category, "urgency": urgency, "product": product, "order": order, "customer": customer}
 
 
@@ -287,7 +302,9 @@ def ticket_questions(rng: random.Random, held: bool) -> Conversation:
     for key in rng.sample(sorted(fields), rng.randint(1, 4)):
         choices = {"category": sorted(PROBLEMS), "urgency": sorted(URGENCIES)}.get(key)
         among = f" Choose from {', '.join(choices)}." if choices and rng.random() < 0.5 else ""
-        ask = either(rng, held, (f"What is the {key}?", f"Which {key} is it?", f"Name the {key}."), (f"Tell me the {key}.",))
+        ask = either(
+            rng, held, (f"What is the {key}?", f"Which {key} is it?", f"Name the {key}."), (f"Tell me the {key}.",)
+        )
         question, answer = manner(rng, held, ask + among, f"The {key} of this ticket is {fields[key]}.", fields[key])
         turns += [question, answer]
     turns[0] = f"{text}\n\n{turns[0]}"
@@ -299,9 +316,13 @@ def to_json(rng: random.Random, held: bool) -> Conversation:
     person = names(rng, 1, held)[0]
     kinds = rng.sample(sorted(FACTS), rng.randint(1, 4))
     values = {kind: value_of(rng, kind) for kind in kinds}
-    text = " ".join(either(rng, held, FACTS[kind][0], FACTS[kind][1]).format(n=person, v=values[kind]) for kind in kinds)
+    text = " ".join(
+        either(rng, held, FACTS[kind][0], FACTS[kind][1]).format(n=person, v=values[kind]) for kind in kinds
+    )
     answer = json.dumps({"name": person, **values})
-    ask = either(rng, held, ("Write this as JSON", "Extract the facts as JSON", "Return JSON"), ("Turn this into a JSON object",))
+    ask = either(
+        rng, held, ("Write this as JSON", "Extract the facts as JSON", "Return JSON"), ("Turn this into a JSON object",)
+    )
     return Conversation.of(f"{ask} with the keys name, {', '.join(kinds)}.\n\n{text}", answer)
 
 

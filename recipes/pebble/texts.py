@@ -28,7 +28,9 @@ def documents(data: Path) -> list[str]:
     wholes += [line["transcript"] for line in _lines(data / "tickets/call_transcripts_part1.jsonl.gz")]
     passages: list[str] = []
     for whole in wholes:
-        clean = re.sub(r"<a name[^>]*></a>|\\(?=[-.()_#*+!])|\]\([^)]*\)|\[", "", re.sub(r"\A---.*?---\n", "", whole, flags=re.S))
+        clean = re.sub(
+            r"<a name[^>]*></a>|\\(?=[-.()_#*+!])|\]\([^)]*\)|\[", "", re.sub(r"\A---.*?---\n", "", whole, flags=re.S)
+        )
         passage: list[str] = []
         for block in clean.split("\n\n"):
             passage.append(block.strip())

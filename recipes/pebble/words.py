@@ -13,7 +13,9 @@ Munich Hamburg Porto Seville Krakow Riga Tallinn Helsinki Bergen Malmo Antwerp U
 JOBS = """nurse teacher driver baker lawyer painter farmer doctor singer pilot waiter editor banker clerk judge tailor
 plumber barber chemist dentist engineer gardener janitor librarian mechanic musician pharmacist photographer surgeon writer""".split()
 COLORS = "red blue green black white yellow brown purple orange pink grey silver gold violet cream".split()
-ANIMALS = "dog cat horse cow sheep goat pig duck goose rabbit mouse fox wolf bear lion tiger eagle owl frog whale".split()
+ANIMALS = (
+    "dog cat horse cow sheep goat pig duck goose rabbit mouse fox wolf bear lion tiger eagle owl frog whale".split()
+)
 PRODUCTS = """laptop phone router printer camera monitor keyboard tablet headset charger speaker drone watch kettle toaster
 blender vacuum heater lamp fan mixer freezer scanner projector microphone""".split()
 COMPANIES = """Northwind Acme Globex Initech Umbra Vertex Quanta Solis Borealis Kestrel Meridian Pioneer Summit Harbor Atlas
@@ -51,4 +53,7 @@ def made_up(rng: random.Random, held_out: bool = False) -> str:
 def names(rng: random.Random, count: int, held_out: bool = False) -> list[str]:
     """Different names of people, one in eight made up."""
     chosen = pick(rng, NAMES, count, held_out)
-    return [made_up(rng, held_out) if rng.random() < 0.125 or index >= len(chosen) else chosen[index] for index in range(count)]
+    return [
+        made_up(rng, held_out) if rng.random() < 0.125 or index >= len(chosen) else chosen[index]
+        for index in range(count)
+    ]

@@ -25,12 +25,15 @@ def value_for(shape: Shape, rng: random.Random, depth: int = 0, strict: bool = T
             return {"free": [1, "two", None, {"three": 3.5}]}
         return _structure(shape, rng, depth, strict)
     if isinstance(shape, ListShape):
-        low, high = _bounds(shape, 0 if depth < 6 else 0, 2)
+        low, high = _bounds(shape, 0, 2)
         return [value_for(shape.member, rng, depth + 1, strict) for _ in range(rng.randint(low, high))]
     if isinstance(shape, MapShape):
         low, high = _bounds(shape, 0, 2)
         wanted = rng.randint(low, high)
-        return {value_for(shape.key, rng, depth + 1, strict): value_for(shape.value, rng, depth + 1, strict) for _ in range(wanted)}
+        return {
+            value_for(shape.key, rng, depth + 1, strict): value_for(shape.value, rng, depth + 1, strict)
+            for _ in range(wanted)
+        }
     kind = shape.type_name
     if isinstance(shape, StringShape) or kind == "string":
         return _string(shape, rng, strict)

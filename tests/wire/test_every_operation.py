@@ -109,7 +109,7 @@ def test_what_is_sent_arrives_and_what_is_answered_comes_back(
         if not given.get("tagKeys", True):
             continue  # a required list in the query cannot be sent empty
         mirror.called, mirror.answer = None, answer_for(operation, rng)
-        expected = {key: value for key, value in mirror.answer.items()}
+        expected = dict(mirror.answer)
         if operation.has_event_stream_output:
             expected = stream_of(mirror, operation, rng)
         try:
@@ -159,7 +159,9 @@ def cleaned(value: Any) -> Any:
         return {
             key: cleaned(item)
             for key, item in value.items()
-            if item is not None and key not in ("clientRequestToken", "clientToken") and not (key == "body" and item == b"")
+            if item is not None
+            and key not in ("clientRequestToken", "clientToken")
+            and not (key == "body" and item == b"")
         }
     if isinstance(value, list):
         return [cleaned(item) for item in value]

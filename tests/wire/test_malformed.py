@@ -5,7 +5,6 @@ import json
 import os
 import random
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,7 +30,9 @@ class Client:
         self._wire = wire
         self._loop = asyncio.new_event_loop()
 
-    def __call__(self, method: str, path: str, query: str, headers: list[tuple[str, str]], body: bytes) -> tuple[int, bytes]:
+    def __call__(
+        self, method: str, path: str, query: str, headers: list[tuple[str, str]], body: bytes
+    ) -> tuple[int, bytes]:
         scope = {
             "type": "http", "method": method, "raw_path": path.encode("utf-8", "surrogateescape"), "scheme": "http",
             "query_string": query.encode("utf-8", "surrogateescape"),
@@ -71,12 +72,12 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 
 
 OPERATIONS = [
-    (model.operation_model(name))
-    for model in map(service_model, BEDROCK_SERVICES)
-    for name in model.operation_names
+    (model.operation_model(name)) for model in map(service_model, BEDROCK_SERVICES) for name in model.operation_names
 ]
 LABELS = st.one_of(
-    st.sampled_from(["outcrop.pebble-v1:0", "a" * 300, "%00", "%ff%fe", "..", "arn:aws:bedrock:us-east-1:1:x/y", "%2e%2e%2f"]),
+    st.sampled_from(
+        ["outcrop.pebble-v1:0", "a" * 300, "%00", "%ff%fe", "..", "arn:aws:bedrock:us-east-1:1:x/y", "%2e%2e%2f"]
+    ),
     st.text(max_size=30).map(lambda text: text.replace("/", "").replace("?", "").replace("#", "")),
 )
 JSON = st.recursive(
@@ -111,20 +112,32 @@ def requests(draw: Any) -> tuple[str, str, str, list[tuple[str, str]], bytes]:
     if kind == "s3":
         method = draw(st.sampled_from(["GET", "PUT", "POST", "DELETE", "HEAD"]))
         path = "/bucket/" + draw(LABELS | st.just("key"))
-        xml = st.sampled_from([b"<a", b"<Delete><Object></Object></Delete>", b"<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>", b"\xff"])
+        xml = st.sampled_from(
+            [b"<a", b"<Delete><Object></Object></Delete>", b"<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>", b"\xff"]
+        )
         return method, path, draw(queries()), headers, draw(xml | st.binary(max_size=200))
     if kind == "form":
-        names = st.sampled_from(["Action=CreateRole", "Action=GetRole&RoleName=%00", "Action=", "Version=2010-05-08&Action=CreatePolicy"])
+        names = st.sampled_from(
+            ["Action=CreateRole", "Action=GetRole&RoleName=%00", "Action=", "Version=2010-05-08&Action=CreatePolicy"]
+        )
         return "POST", "/", "", headers, draw(names).encode() + draw(st.binary(max_size=50))
     method = draw(st.sampled_from(["GET", "POST", "PATCH", "OPTIONS", "BREW"]))
-    return method, "/" + draw(st.text(max_size=40)).replace("?", ""), draw(queries()), headers, draw(st.binary(max_size=100))
+    return (
+        method,
+        "/" + draw(st.text(max_size=40)).replace("?", ""),
+        draw(queries()),
+        headers,
+        draw(st.binary(max_size=100)),
+    )
 
 
 def queries() -> st.SearchStrategy[str]:
     names = st.sampled_from(["maxResults", "nextToken", "statusEquals", "creationTimeAfter", "sortBy", "uploads", "uploadId",
                              "partNumber", "max-keys", "list-type", "delimiter", "continuation-token", "tagKeys", "X-Amz-Signature",
                              "X-Amz-Expires", "versions", "part-number-marker", "start-after"])  # fmt: skip
-    pair = st.tuples(names, st.text(max_size=12) | st.sampled_from(["-1", "0", "1", "99999999999999999999", "%zz", "&", "2"]))
+    pair = st.tuples(
+        names, st.text(max_size=12) | st.sampled_from(["-1", "0", "1", "99999999999999999999", "%zz", "&", "2"])
+    )
     return st.lists(pair, max_size=3).map(lambda pairs: "&".join(f"{name}={value}" for name, value in pairs))
 
 
@@ -134,11 +147,18 @@ def bodies(draw: Any, operation: Any) -> bytes:
     if choice == "empty":
         return b""
     if choice == "broken":
-        return draw(st.sampled_from([b"{", b"[1,", b"nul", b'{"a":' * 3000, b"\xff\xfe", b"[" * 100_000]) | st.binary(max_size=60))
+        return draw(
+            st.sampled_from([b"{", b"[1,", b"nul", b'{"a":' * 3000, b"\xff\xfe", b"[" * 100_000])
+            | st.binary(max_size=60)
+        )
     if choice == "json":
         return json.dumps(draw(JSON)).encode("utf-8", "surrogatepass")
     try:
-        value = value_for(operation.input_shape, random.Random(draw(st.integers(0, 10**6)))) if operation.input_shape else {}
+        value = (
+            value_for(operation.input_shape, random.Random(draw(st.integers(0, 10**6))))
+            if operation.input_shape
+            else {}
+        )
     except Unmakeable:
         value = {}
     document = json.loads(json.dumps(value, default=lambda other: "AAAA" if isinstance(other, bytes) else str(other)))

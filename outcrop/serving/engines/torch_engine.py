@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AttentionInterface, AutoModelForCausalLM
+from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from outcrop.serving.protocol import REQUESTS, Generate, Load, Reply
@@ -115,7 +115,7 @@ class AdaptedLinear(nn.Module):
         self.adapters: dict[str, tuple[Tensor, Tensor]] = {}
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.base(x)
+        y: Tensor = self.base(x)
         for name, tokens in self._batch.now.groups:
             if name not in self.adapters:
                 continue
@@ -140,7 +140,7 @@ class TorchEngine:
         self._holder = Holder()
         self._cache = Cache(slots)
         AttentionInterface.register(ATTENTION, self._attend)
-        self._model = AutoModelForCausalLM.from_pretrained(
+        self._model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, attn_implementation=ATTENTION, local_files_only=True,
             trust_remote_code=False, use_safetensors=True,
         ).eval()  # fmt: skip

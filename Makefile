@@ -1,0 +1,60 @@
+# Two commands do everything: `make demo` and `make test`. Both make the environment first.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The CPU build of torch comes from PyTorch's page when it can be reached, else from where pip finds 2.13.0.
+TORCH_PAGE := https://download.pytorch.org/whl/cpu/torch/
+DATA ?= ../shared/data
+
+.PHONY: help install demo test lint docs serve bench-banking77 bench-tatqa bench-wire pebble clean
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --retries 0 --find-links $(TORCH_PAGE) torch==2.13.0
+	$(BIN)/pip install --quiet -e '.[train,dev]'
+	touch $@
+
+## make install    the environment in .venv
+install: $(VENV)/installed
+
+## make demo       tune, deploy, ask, compare: under three minutes after installation
+demo: install
+	$(BIN)/outcrop demo
+
+## make test       lint, types and all tests
+test: install lint
+	$(BIN)/pytest -q
+
+## make lint       ruff and mypy
+lint: install
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy --no-error-summary
+
+## make docs       write the generated parts of docs/ and README.md
+docs: install
+	$(BIN)/python -m outcrop.reference --write
+
+## make serve      the service
+serve: install
+	$(BIN)/outcrop serve
+
+## make bench-banking77, bench-tatqa   base against tuned on real data (DATA=folder with the sets)
+bench-banking77: install
+	$(BIN)/python -m benchmarks.banking77 --data $(DATA)
+bench-tatqa: install
+	$(BIN)/python -m benchmarks.tatqa --data $(DATA)
+## make bench-wire   what the wire costs per call, and the server's start and memory
+bench-wire: install
+	$(BIN)/python -m benchmarks.wire
+
+## make pebble     train the starter model again (hours; PEBBLE=folder for the run)
+PEBBLE ?= build/pebble
+pebble: install
+	$(BIN)/python -m recipes.pebble.make --data $(DATA) --out $(PEBBLE)
+
+clean:
+	rm -rf $(VENV) build dist
