@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from outcrop.datasets.check import Report, contents
+from outcrop.datasets.report import Report, contents
 from outcrop.datasets.formats import Problem
 from outcrop.datasets.rows import Rows
 from outcrop.errors import Invalid

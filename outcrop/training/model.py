@@ -26,7 +26,6 @@ def attend_rows(
     *,
     grids: list[Grid],
     scaling: float | None = None,
-    dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
     **_: Any,
@@ -44,13 +43,11 @@ def attend_rows(
     if sliding_window is not None and longest > sliding_window:
         raise Invalid(f"a row has {longest} tokens, more than the base model's attention window of {sliding_window}")
     groups = query.shape[1] // key.shape[1]
-    mixed_THD = [_attend_grid(query, key, value, grid, groups, scaling, dropout) for grid in grids]
+    mixed_THD = [_attend_grid(query, key, value, grid, groups, scaling) for grid in grids]
     return torch.cat(mixed_THD)[None], None
 
 
-def _attend_grid(
-    query: Tensor, key: Tensor, value: Tensor, grid: Grid, groups: int, scaling: float | None, dropout: float
-) -> Tensor:
+def _attend_grid(query: Tensor, key: Tensor, value: Tensor, grid: Grid, groups: int, scaling: float | None) -> Tensor:
     """The rows of one grid: their tokens [t, H, D] in order."""
 
     def as_grid(heads: Tensor) -> Tensor:
@@ -61,9 +58,7 @@ def _attend_grid(
     key_RHLD, value_RHLD = as_grid(key), as_grid(value)
     if groups > 1:
         key_RHLD, value_RHLD = key_RHLD.repeat_interleave(groups, 1), value_RHLD.repeat_interleave(groups, 1)
-    mixed_RHLD = F.scaled_dot_product_attention(
-        as_grid(query), key_RHLD, value_RHLD, dropout_p=dropout, is_causal=True, scale=scaling
-    )
+    mixed_RHLD = F.scaled_dot_product_attention(as_grid(query), key_RHLD, value_RHLD, is_causal=True, scale=scaling)
     mixed_tHD: Tensor = mixed_RHLD.transpose(1, 2).flatten(0, 1)[grid.place_t]
     return mixed_tHD
 
@@ -90,6 +85,11 @@ def load_base(folder: Path) -> PreTrainedModel:
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise Invalid(f"{folder} does not load as a causal language model: {error}") from error
     model.requires_grad_(False)
+    # Only loraDropout drops anything: the base's own dropout was for its pre-training, and a step's result must not
+    # depend on how its rows were cut.
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
     model.eval()
     return model
 
