@@ -93,16 +93,17 @@ class Outcrop:
 
 def start(home: Path, *arguments: str, **environment: str) -> Outcrop:
     """Start `outcrop serve` on a free port and wait until it says that it is ready."""
-    log = (home.parent / f"{home.name}.log").open("wb")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "outcrop", "serve", "--port", "0", *arguments],
-        env={**os.environ, "OUTCROP_HOME": str(home), "PYTHONUNBUFFERED": "1", **environment},
-        stdout=subprocess.PIPE,
-        stderr=log,
-    )
+    log = home.parent / f"{home.name}.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "outcrop", "serve", "--port", "0", *arguments],
+            env={**os.environ, "OUTCROP_HOME": str(home), "PYTHONUNBUFFERED": "1", **environment},
+            stdout=subprocess.PIPE,
+            stderr=file,
+        )
     assert process.stdout is not None
     line = process.stdout.readline().decode()
-    assert line.startswith("Outcrop is ready at "), (line, Path(log.name).read_text())
+    assert line.startswith("Outcrop is ready at "), (line, log.read_text())
     return Outcrop(home, line.split()[4], process)
 
 

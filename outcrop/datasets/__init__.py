@@ -4,8 +4,8 @@ In: an S3 URI and a base model's renderer. Out: rows of token ids with what is l
 file, line and field of everything that is wrong. Nothing is ever cut to fit. The room knows no jobs and no torch.
 """
 
-from outcrop.datasets.report import Report, check
 from outcrop.datasets.prepare import Prepared, render, split
+from outcrop.datasets.report import Report, check
 from outcrop.datasets.rows import Rows
 from outcrop.datasets.source import Source, find, read_lines
 

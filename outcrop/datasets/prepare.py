@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from outcrop.datasets.report import Report, contents
 from outcrop.datasets.formats import Problem
+from outcrop.datasets.report import Report, contents
 from outcrop.datasets.rows import Rows
 from outcrop.errors import Invalid
 from outcrop.rendering import Rendered, Renderer

@@ -2,13 +2,13 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.models import make_tokenizer
 
 from outcrop import datasets
 from outcrop.datasets.formats import PLAIN_TEXT, SUPERVISED
 from outcrop.datasets.source import Source
 from outcrop.errors import Invalid
 from outcrop.rendering import Conversation, Renderer
+from tests.models import make_tokenizer
 
 GOOD = json.dumps({"prompt": "a", "completion": "b"})
 CHAT = json.dumps(

@@ -2,10 +2,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.models import TEMPLATE, make_tokenizer
 
 from outcrop.errors import Invalid
 from outcrop.rendering import Conversation, Renderer
+from tests.models import TEMPLATE, make_tokenizer
 
 
 @pytest.fixture

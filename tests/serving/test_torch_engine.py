@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models import make_gpt2, make_llama
 
 from outcrop.serving.engines.torch_engine import Active, TorchEngine, sample
 from outcrop.serving.protocol import Generate
-from outcrop.training.lora import save_adapters
 from outcrop.training.loop import prepare
+from outcrop.training.lora import save_adapters
 from outcrop.training.plan import Settings
+from tests.models import make_gpt2, make_llama
 
 
 class Sink:

@@ -88,7 +88,9 @@ def touching(*names: str) -> list[str]:
 
 
 def test_torch_is_touched_only_in_training_and_its_engine() -> None:
-    assert [path for path in touching("torch", "transformers", "safetensors") if not path.startswith(MAY_TOUCH_TORCH)] == []
+    assert [
+        path for path in touching("torch", "transformers", "safetensors") if not path.startswith(MAY_TOUCH_TORCH)
+    ] == []
 
 
 def test_sql_is_touched_only_in_storage_and_the_queue() -> None:
@@ -96,7 +98,11 @@ def test_sql_is_touched_only_in_storage_and_the_queue() -> None:
 
 
 def test_the_environment_is_read_in_settings_and_handed_to_children_only() -> None:
-    readers = [str(path.relative_to(ROOT)) for path in files() if "os.environ" in path.read_text() or "getenv" in path.read_text()]
+    readers = [
+        str(path.relative_to(ROOT))
+        for path in files()
+        if "os.environ" in path.read_text() or "getenv" in path.read_text()
+    ]
     assert sorted(readers) == sorted(MAY_READ_ENVIRONMENT)
 
 
@@ -106,8 +112,7 @@ def test_broad_excepts_stand_only_at_the_edges() -> None:
         str(path.relative_to(ROOT))
         for path in files()
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ExceptHandler)
-        and (node.type is None or ast.unparse(node.type) == "Exception")
+        if isinstance(node, ast.ExceptHandler) and (node.type is None or ast.unparse(node.type) == "Exception")
     }
     assert broad <= edges
 
@@ -122,4 +127,6 @@ def test_importing_the_api_loads_no_torch() -> None:
         "import sys, outcrop.api, outcrop.server, outcrop.cli, outcrop.workflows.customize;"
         "print([name for name in ('torch', 'transformers', 'safetensors') if name in sys.modules])"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )

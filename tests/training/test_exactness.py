@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.models import make_gpt2, make_llama
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
@@ -13,11 +12,12 @@ from outcrop.datasets import Rows
 from outcrop.errors import Diverged, Invalid
 from outcrop.rendering import Conversation, Renderer
 from outcrop.training.batches import cut, lay_out, order_of
-from outcrop.training.lora import add_adapters, load_adapters, save_adapters
 from outcrop.training.loop import make_optimizer, prepare, rate_at, run
+from outcrop.training.lora import add_adapters, load_adapters, save_adapters
 from outcrop.training.model import answer_loss, load_base
 from outcrop.training.plan import Plan, Result, Settings
 from outcrop.training.step import evaluate, step
+from tests.models import make_gpt2, make_llama
 
 TALKS = [
     Conversation.of("the cat", "sat on the mat"),
