@@ -4,8 +4,11 @@ Operations, hyperparameters and settings are listed from the code that serves th
 date.
 """
 
+import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from outcrop import hyperparameters, settings
 from outcrop.api.table import EXTENSIONS, implemented
@@ -49,27 +52,73 @@ def summary() -> str:
     return "\n".join(lines) + "\n"
 
 
+def script() -> str:
+    """The README's boto3 session: the example that the tests run."""
+    return f"```python\n{(ROOT / 'examples/fine_tune.py').read_text(encoding='utf-8')}```\n"
+
+
+def figures() -> str:
+    """Figures from benchmarks/results/, each with the command that prints it and the machine it ran on."""
+    lines = ["| what | figure | command |", "|---|---|---|"]
+    wire, banking, tatqa = (_result(name) for name in ("wire", "banking77", "tatqa"))
+    if wire:
+        lines.append(f"| the wire's CPU per Converse call | {wire['us_per_call']:.0f} us | `make bench-wire` |")
+        lines.append(
+            f"| server ready; memory without engines | {wire['ready_s']:.1f} s; {wire['held_mb']} MB | `make bench-wire` |"
+        )
+    if banking:
+        lines.append(
+            f"| banking77 accuracy, base and tuned, {banking['training_s']:.0f} s of training | {_arms(banking['accuracy'], '.1%')} | `make bench-banking77` |"
+        )
+    if tatqa:
+        lines.append(
+            f"| TAT-QA dev EM, base and tuned, {tatqa['training_s']:.0f} s of training | {_arms(tatqa['EM'], '.1%')} | `make bench-tatqa` |"
+        )
+        lines.append(f"| TAT-QA dev F1 | {_arms(tatqa['F1'], '.1%')} | `make bench-tatqa` |")
+        lines.append(f"| TAT-QA dev output tokens | {_arms(tatqa['output tokens'], '.1f')} | `make bench-tatqa` |")
+    machines = {result["machine"] for result in (wire, banking, tatqa) if result}
+    lines += (
+        ["", f"With the starter model, 95 % intervals in brackets, on {'; '.join(sorted(machines))}."]
+        if machines
+        else []
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _result(name: str) -> dict[str, Any]:
+    path = ROOT / f"benchmarks/results/{name}.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def _arms(measured: dict[str, list[float]], form: str) -> str:
+    shown = [
+        f"{mean:{form}} [{low:{form}}, {high:{form}}]" for mean, low, high in (measured["base"], measured["tuned"])
+    ]
+    return " -> ".join(shown)
+
+
 def _first_line(text: str | None) -> str:
     return (text or "").strip().partition("\n")[0]
 
 
-PAGES = {
-    "docs/operations.md": ("operations", operations),
-    "docs/hyperparameters.md": ("hyperparameters", hyperparameters.markdown),
-    "docs/settings.md": ("settings", settings.markdown),
-    "README.md": ("operations", summary),
+PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "docs/operations.md": {"operations": operations},
+    "docs/hyperparameters.md": {"hyperparameters": hyperparameters.markdown},
+    "docs/settings.md": {"settings": settings.markdown},
+    "README.md": {"script": script, "operations": summary, "figures": figures},
 }
 
 
 def rendered(path: str) -> tuple[str, str]:
     """(the page as it is, the page as it should be). Raises ValueError when its markers are missing."""
-    name, make = PAGES[path]
-    present = (ROOT / path).read_text(encoding="utf-8")
-    begin = BEGIN.format(name)
-    head, mark, rest = present.partition(begin)
-    if not mark or END not in rest:
-        raise ValueError(f"{path} has no {begin} ... {END}")
-    return present, f"{head}{begin}\n{make()}{END}{rest.partition(END)[2]}"
+    present = page = (ROOT / path).read_text(encoding="utf-8")
+    for name, make in PAGES[path].items():
+        begin = BEGIN.format(name)
+        head, mark, rest = page.partition(begin)
+        if not mark or END not in rest:
+            raise ValueError(f"{path} has no {begin} ... {END}")
+        page = f"{head}{begin}\n{make()}{END}{rest.partition(END)[2]}"
+    return present, page
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 In: answers beside what was wanted. Out: scores of single answers, and means with intervals. The room asks no models.
 """
 
+from outcrop.evaluation import tatqa
 from outcrop.evaluation.intervals import Measured, difference, measure
 from outcrop.evaluation.scores import contains_values, exact_json, exact_text, fits_schema
 
-__all__ = ["Measured", "contains_values", "difference", "exact_json", "exact_text", "fits_schema", "measure"]
+__all__ = ["Measured", "contains_values", "difference", "exact_json", "exact_text", "fits_schema", "measure", "tatqa"]

@@ -1,0 +1,1 @@
+"""Measurements, one command each; each prints a table and writes JSON under benchmarks/results/."""

@@ -1,0 +1,78 @@
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from outcrop.errors import Invalid
+from outcrop.evaluation import contains_values, difference, exact_json, fits_schema, measure, tatqa
+
+DATA = Path(__file__).parents[3] / "shared/data"
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="the shared data is not beside this checkout")
+def test_tatqas_scores_are_the_official_ones_case_by_case() -> None:
+    wrong = []
+    for line in (DATA / "tatqa_scorer_cases.jsonl").read_text(encoding="utf-8").splitlines():
+        case = json.loads(line)
+        gold = case["gold"]
+        found = tatqa.score(gold["answer_type"], gold["answer"], gold["scale"], case["prediction"], case["pred_scale"])
+        if (found.exact, found.f1, found.scale) != (case["em"], case["f1"], case["scale_em"]):
+            wrong.append((case["id"], case["kind"], gold, case["prediction"], found, case["em"], case["f1"]))
+    assert wrong == []
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="the shared data is not beside this checkout")
+def test_tatqas_totals_are_the_official_ones_but_for_two_rows_of_f1() -> None:
+    predictions = json.loads((DATA / "tatqa/sample_prediction_on_dev.json").read_text(encoding="utf-8"))
+    with gzip.open(DATA / "tatqa/tatqa_dataset_dev.json.gz", "rt", encoding="utf-8") as file:
+        questions = [question for context in json.load(file) for question in context["questions"]]
+    scores = [
+        tatqa.score(
+            question["answer_type"],
+            question["answer"],
+            question["scale"],
+            *predictions.get(question["uid"], (None, "")),
+        )
+        for question in questions
+    ]
+    means = [100 * float(np.mean([getattr(one, name) for one in scores])) for name in ("exact", "f1", "scale")]
+    assert (round(means[0], 2), round(means[2], 2)) == (45.92, 90.95)
+    assert means[1] == pytest.approx(58.88, abs=0.06)  # 58.83 here: see the module's docstring
+
+
+def test_json_is_compared_by_its_values() -> None:
+    wanted = {"a": "1", "b": "x"}
+    assert exact_json('{"b": "x", "a": "1"}', wanted) == 1.0
+    assert exact_json('{"b": "x"}', wanted) == 0.0
+    assert exact_json("b x", wanted) == 0.0
+    assert contains_values("it is X and 1", wanted) == 1.0
+    assert fits_schema('{"a": "z", "b": "x"}', {"a": None, "b": ["x", "y"]}) == 1.0
+    assert fits_schema('{"a": "z", "b": "w"}', {"a": None, "b": ["x", "y"]}) == 0.0
+    assert fits_schema('{"a": "z"}', {"a": None, "b": ["x"]}) == 0.0
+
+
+def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(1)
+    inside = 0
+    for seed in range(200):
+        measured = measure(list((rng.random(80) < 0.3).astype(float)), seed)
+        inside += measured.low <= 0.3 <= measured.high
+    assert 180 <= inside <= 200
+
+
+def test_a_paired_difference_is_narrower_than_an_unpaired_one() -> None:
+    rng = np.random.default_rng(2)
+    hard = rng.random(200)
+    first, second = list(hard), list(hard + 0.1)
+    change = difference(first, second)
+    assert change.mean == pytest.approx(0.1)
+    assert change.high - change.low < 1e-9
+
+
+def test_an_example_without_an_answer_is_no_zero() -> None:
+    measured = measure([1.0, None, 1.0])
+    assert (measured.mean, measured.counted, measured.failed) == (1.0, 2, 1)
+    with pytest.raises(Invalid, match="nothing to measure"):
+        measure([None, None])
