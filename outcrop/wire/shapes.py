@@ -9,6 +9,7 @@ import base64
 import binascii
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import regex
@@ -151,7 +152,9 @@ class Readers:
         return read
 
 
+@lru_cache(maxsize=4096)
 def _matches(pattern: "regex.Pattern[str]", value: str) -> bool:
+    """Whether the whole value fits; kept, because the same names and ARNs come again and again."""
     try:
         return pattern.fullmatch(value, timeout=PATTERN_TIMEOUT_S) is not None
     except TimeoutError:

@@ -68,6 +68,8 @@ class Scope:
 
 def query_pairs(raw_query: str) -> list[tuple[str, str]]:
     """The query's decoded names and values in order; "+" stands for itself, as AWS's signers have it."""
+    if not raw_query:
+        return []
     pairs = []
     for part in raw_query.split("&"):
         if part:

@@ -15,7 +15,6 @@ from recipes.pebble.words import names
 
 Lesson = Callable[[random.Random, bool], Conversation]
 SHORT = (" Answer with the value only.", " Reply with one word or number.", " Value only.", " Be brief.")
-SHORT_HELD = (" Just the value, please.",)
 
 
 def either(rng: random.Random, held: bool, trained: tuple[str, ...], kept: tuple[str, ...]) -> str:
@@ -23,10 +22,10 @@ def either(rng: random.Random, held: bool, trained: tuple[str, ...], kept: tuple
     return rng.choice(kept if held else trained)
 
 
-def manner(rng: random.Random, held: bool, question: str, sentence: str, value: str) -> tuple[str, str]:
-    """A question and its answer in one of the two manners."""
+def manner(rng: random.Random, question: str, sentence: str, value: str) -> tuple[str, str]:
+    """A question and its answer in one of the two manners; how the manner is asked for is not held out."""
     if rng.random() < 0.45:
-        return question + either(rng, held, SHORT, SHORT_HELD), value
+        return question + rng.choice(SHORT), value
     return question, sentence
 
 
@@ -64,7 +63,7 @@ def pairs(rng: random.Random, held: bool, most: int = 8) -> Conversation:
              f"Tell me the {kind} for {person}."),
             (f"Which {kind} goes with {person}?", f"For {person}, what {kind} is given?"),
         )  # fmt: skip
-        question, answer = manner(rng, held, ask, f"The {kind} of {person} is {value}.", value)
+        question, answer = manner(rng, ask, f"The {kind} of {person} is {value}.", value)
         turns += [question, answer]
     turns[0] = f"{text}\n\n{turns[0]}"
     return Conversation.of(*turns)
@@ -131,7 +130,7 @@ def people_table(rng: random.Random, held: bool, most: int = 5) -> Conversation:
             ),
             (f"In the table, what {name} stands at {row[0]}?",),
         )
-        question, answer = manner(rng, held, ask, f"The {name} of {row[0]} is {value}.", value)
+        question, answer = manner(rng, ask, f"The {name} of {row[0]} is {value}.", value)
         turns += [question, answer]
     turns[0] = f"{table_text(rng, head, rows)}\n\n{turns[0]}"
     return Conversation.of(*turns)
@@ -167,7 +166,7 @@ def year_table(rng: random.Random, held: bool) -> Conversation:
             (f"What was the {item} in {year}?", f"How much was {item} in {year}?", f"What is the {year} {item}?"),
             (f"Give the {item} for the year {year}.",),
         )
-        question, answer = manner(rng, held, ask, f"The {item} in {year} was {value}.", value)
+        question, answer = manner(rng, ask, f"The {item} in {year} was {value}.", value)
         turns += [question, answer]
     turns[0] = f"{before}{table_text(rng, ['item', *years], rows)}\n\n{turns[0]}"
     return Conversation.of(*turns)
@@ -218,7 +217,7 @@ def paragraph(rng: random.Random, held: bool) -> Conversation:
     for person, kind, value in rng.sample(facts, min(len(facts), rng.choice((1, 2, 4)))):
         _, _, asked, asked_held, answered = FACTS[kind]
         ask = either(rng, held, asked, asked_held).format(n=person)
-        question, answer = manner(rng, held, ask, answered.format(n=person, v=value), value)
+        question, answer = manner(rng, ask, answered.format(n=person, v=value), value)
         turns += [question, answer]
     turns[0] = f"{' '.join(sentences)}\n\n{turns[0]}"
     return Conversation.of(*turns)
@@ -305,7 +304,7 @@ def ticket_questions(rng: random.Random, held: bool) -> Conversation:
         ask = either(
             rng, held, (f"What is the {key}?", f"Which {key} is it?", f"Name the {key}."), (f"Tell me the {key}.",)
         )
-        question, answer = manner(rng, held, ask + among, f"The {key} of this ticket is {fields[key]}.", fields[key])
+        question, answer = manner(rng, ask + among, f"The {key} of this ticket is {fields[key]}.", fields[key])
         turns += [question, answer]
     turns[0] = f"{text}\n\n{turns[0]}"
     return Conversation.of(*turns)
