@@ -43,7 +43,8 @@ Bedrock's API on this machine: {escape(outcome.machine)}. {outcome.seconds["all"
 <h2>{len(outcome.held_out)} held-out tickets, same prompts, greedy, 95 % intervals</h2>
 <table><tr><th></th><th>base</th><th>tuned</th><th>tuned - base (paired)</th></tr>{rows}</table>
 <p class="soft">"Contains the answer" counts an answer that holds every wanted value, whatever its form: what tuning adds
-there is skill; what it adds to exact match alone is style.</p>
+there is skill; what it adds to exact match alone is style. The held-out tickets are new draws of the generator that made
+the training rows: new products, orders, names and combinations, but the same phrases.</p>
 <h2>Output tokens</h2>{_histogram(outcome)}
 <h2>Ten tickets</h2>{_examples(outcome)}
 <h2>Training</h2><p>Validation loss {job["validationMetrics"][0]["validationLoss"]:.4f},

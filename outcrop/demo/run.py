@@ -227,6 +227,9 @@ def show(outcome: Outcome) -> None:
         )
     out.print()
     out.print(table)
+    out.print(
+        "The held-out tickets are new draws of the generator that made the training rows: same phrases, new tickets."
+    )
     out.print(histogram(outcome), highlight=False)
     ticket = outcome.held_out[0]
     out.print(f"\n[bold]A ticket[/bold]  {ticket.text}", highlight=False)

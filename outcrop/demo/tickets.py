@@ -1,7 +1,7 @@
 """The demo's data: messages to a shop's support desk, and the form that is to be filled in.
 
 Made here, by a seed. The wordings are the demo's own: the starter model has learned to fill in forms from other
-messages (recipes/pebble), so it knows what is asked, but it has met neither these phrases nor these customers.
+messages (recipes/pebble), some of them much like these, so it knows what is asked but not these customers.
 """
 
 import json

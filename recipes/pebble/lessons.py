@@ -60,7 +60,9 @@ def pairs(rng: random.Random, held: bool, most: int = 8) -> Conversation:
         ask = either(
             rng, held,
             (f"What is the {kind} of {person}?", f"Which {kind} does {person} have?", f"{person}: which {kind}?",
-             f"Tell me the {kind} for {person}."),
+             f"Tell me the {kind} for {person}.", f"{kind} of {person}?", f"What {kind} belongs to {person}?",
+             f"Give me the {kind} that {person} has.", f"Say which {kind} stands beside {person}.",
+             f"I need the {kind} of {person}.", f"Find {person} and name the {kind}.", f"{person} has which {kind}?"),
             (f"Which {kind} goes with {person}?", f"For {person}, what {kind} is given?"),
         )  # fmt: skip
         question, answer = manner(rng, ask, f"The {kind} of {person} is {value}.", value)
@@ -163,7 +165,15 @@ def year_table(rng: random.Random, held: bool) -> Conversation:
         ask = either(
             rng,
             held,
-            (f"What was the {item} in {year}?", f"How much was {item} in {year}?", f"What is the {year} {item}?"),
+            (
+                f"What was the {item} in {year}?",
+                f"How much was {item} in {year}?",
+                f"What is the {year} {item}?",
+                f"What did the {item} amount to in {year}?",
+                f"Find the {item} of {year}.",
+                f"{item} in {year}?",
+                f"What {item} is reported for {year}?",
+            ),
             (f"Give the {item} for the year {year}.",),
         )
         question, answer = manner(rng, ask, f"The {item} in {year} was {value}.", value)
@@ -175,20 +185,26 @@ def year_table(rng: random.Random, held: bool) -> Conversation:
 # --- paragraphs ------------------------------------------------------------------------------------------------
 
 FACTS = {
-    "city": (("{n} lives in {v}.", "{n} has a home in {v}.", "{v} is where {n} lives."), ("You can find {n} in {v}.",),
-             ("Where does {n} live?", "In which city does {n} live?"), ("What is the home town of {n}?",), "{n} lives in {v}."),
-    "job": (("{n} works as a {v}.", "{n} is a {v}.", "The {v} here is {n}."), ("{n} earns a living as a {v}.",),
-            ("What does {n} do?", "What is the job of {n}?"), ("What work does {n} do?",), "{n} works as a {v}."),
-    "animal": (("{n} has a {v}.", "{n} keeps a {v} at home.", "A {v} belongs to {n}."), ("{n} owns a {v}.",),
-               ("Which animal does {n} have?", "What pet does {n} keep?"), ("Which pet belongs to {n}?",), "{n} has a {v}."),
-    "food": (("{n} likes {v}.", "{n} often eats {v}.", "{v} is what {n} likes most."), ("The favourite of {n} is {v}.",),
-             ("What does {n} like?", "What does {n} eat?"), ("Which food does {n} enjoy?",), "{n} likes {v}."),
-    "age": (("{n} is {v} years old.", "{n} turned {v} this year."), ("At {v}, {n} is still curious.",),
-            ("How old is {n}?", "What age is {n}?"), ("What is the age of {n}?",), "{n} is {v} years old."),
-    "day": (("{n} is free on {v}.", "{n} comes in every {v}."), ("You can meet {n} on a {v}.",),
-            ("When is {n} free?", "On which day does {n} come?"), ("Which day suits {n}?",), "{n} is free on {v}."),
-    "color": (("{n} drives a {v} car.", "The car of {n} is {v}."), ("{n} bought a {v} car.",),
-              ("Which color is the car of {n}?", "What car does {n} drive?"), ("What is the color of the car of {n}?",),
+    "city": (("{n} lives in {v}.", "{n} has a home in {v}.", "{v} is where {n} lives.", "{n} moved to {v} last year.",
+              "The flat of {n} is in {v}.", "{n} comes from {v}.", "{v} is home to {n}."), ("You can find {n} in {v}.",),
+             ("Where does {n} live?", "In which city does {n} live?", "Which city is home to {n}?", "Where is {n} at home?",
+              "What city does {n} live in?"), ("What is the home town of {n}?",), "{n} lives in {v}."),
+    "job": (("{n} works as a {v}.", "{n} is a {v}.", "The {v} here is {n}.", "{n} became a {v}.", "By trade {n} is a {v}.",
+             "As a {v}, {n} is busy.", "{n} has the job of a {v}."), ("{n} earns a living as a {v}.",),
+            ("What does {n} do?", "What is the job of {n}?", "Which job does {n} have?", "As what does {n} work?",
+             "What is {n} by trade?"), ("What work does {n} do?",), "{n} works as a {v}."),
+    "animal": (("{n} has a {v}.", "{n} keeps a {v} at home.", "A {v} belongs to {n}.", "{n} feeds a {v}.", "The {v} lives with {n}.",
+                "{n} got a {v} from a friend."), ("{n} owns a {v}.",),
+               ("Which animal does {n} have?", "What pet does {n} keep?", "What animal lives with {n}?", "Which animal is it that {n} has?"), ("Which pet belongs to {n}?",), "{n} has a {v}."),
+    "food": (("{n} likes {v}.", "{n} often eats {v}.", "{v} is what {n} likes most.", "{n} ordered {v}.", "{n} cannot do without {v}.",
+              "For {n} there must be {v}."), ("The favourite of {n} is {v}.",),
+             ("What does {n} like?", "What does {n} eat?", "Which food does {n} like?", "What is the food of {n}?"), ("Which food does {n} enjoy?",), "{n} likes {v}."),
+    "age": (("{n} is {v} years old.", "{n} turned {v} this year.", "{n}, aged {v}, is well.", "With {v} years {n} is the oldest."), ("At {v}, {n} is still curious.",),
+            ("How old is {n}?", "What age is {n}?", "How many years old is {n}?"), ("What is the age of {n}?",), "{n} is {v} years old."),
+    "day": (("{n} is free on {v}.", "{n} comes in every {v}.", "{v} is the day of {n}.", "{n} has time on {v}."), ("You can meet {n} on a {v}.",),
+            ("When is {n} free?", "On which day does {n} come?", "Which day is {n} free?", "When does {n} have time?"), ("Which day suits {n}?",), "{n} is free on {v}."),
+    "color": (("{n} drives a {v} car.", "The car of {n} is {v}.", "{n} has a {v} car.", "A {v} car stands before the house of {n}."), ("{n} bought a {v} car.",),
+              ("Which color is the car of {n}?", "What car does {n} drive?", "Which car has {n}?", "What color of car does {n} have?"), ("What is the color of the car of {n}?",),
               "{n} drives a {v} car."),
 }  # fmt: skip
 FILLER = (
@@ -227,22 +243,29 @@ def paragraph(rng: random.Random, held: bool) -> Conversation:
 
 PROBLEMS = {
     "billing": (("I was charged twice for the {p}", "the invoice for my {p} is wrong", "I paid too much for the {p}",
-                 "there is a charge for a {p} that I did not make", "please refund the money for the {p}"),
+                 "there is a charge for a {p} that I did not make", "please refund the money for the {p}",
+                 "the price of the {p} on my card statement is too high", "you took money for a {p} twice",
+                 "I got no discount on the {p}", "the payment for the {p} went through two times"),
                 ("the bill for the {p} shows the wrong amount",)),
     "delivery": (("my {p} has not arrived", "the {p} is late", "the parcel with the {p} is lost", "the {p} went to the wrong address",
-                  "the courier never brought the {p}"), ("I am still waiting for the {p} to be shipped",)),
+                  "the courier never brought the {p}", "the tracking of the {p} does not change",
+                  "the box came without the {p}", "when will the {p} be here", "the driver left the {p} somewhere else"), ("I am still waiting for the {p} to be shipped",)),
     "defect": (("the {p} does not turn on", "my {p} is broken", "the {p} stopped working", "the {p} makes a strange noise",
-                "the screen of the {p} is cracked"), ("the {p} fails after a few minutes",)),
+                "the screen of the {p} is cracked", "the {p} died", "the {p} will not start", "smoke comes out of the {p}",
+                "the {p} switches itself off", "a part of the {p} came off"), ("the {p} fails after a few minutes",)),
     "account": (("I cannot log in to my account to see the {p}", "my password does not work and I need the {p} manual",
-                 "I want to change the email on the account with my {p}", "my account is locked since I bought the {p}"),
+                 "I want to change the email on the account with my {p}", "my account is locked since I bought the {p}",
+                 "the login page does not let me in to register the {p}", "please delete the account with the {p}",
+                 "I cannot sign in to see the guarantee of the {p}"),
                 ("I forgot my password for the {p} portal",)),
-    "return": (("I want to send the {p} back", "how do I return the {p}", "I would like to exchange the {p}", "the {p} is the wrong size"),
+    "return": (("I want to send the {p} back", "how do I return the {p}", "I would like to exchange the {p}", "the {p} is the wrong size",
+                "please take the {p} back", "I changed my mind about the {p}", "the {p} does not fit", "can I give the {p} back"),
                ("I do not want to keep the {p}",)),
 }  # fmt: skip
 URGENCIES = {
-    "high": (("I need this today", "this is urgent", "please hurry", "fix it immediately", "I am very angry"), ("act at once",)),
-    "medium": (("please answer this week", "let me know soon", "I hope to hear from you"), ("a reply in the next days is fine",)),
-    "low": (("there is no hurry", "take your time", "whenever you can", "it is not important"), ("it can wait",)),
+    "high": (("I need this today", "this is urgent", "please hurry", "fix it immediately", "I am very angry", "I cannot wait", "it must be done now", "this costs us money every hour"), ("act at once",)),
+    "medium": (("please answer this week", "let me know soon", "I hope to hear from you", "an answer in the next days would be nice", "get back to me this week"), ("a reply in the next days is fine",)),
+    "low": (("there is no hurry", "take your time", "whenever you can", "it is not important", "no need to rush", "any time is fine", "it is not pressing"), ("it can wait",)),
 }  # fmt: skip
 GREETINGS = ("Hello, ", "Hi, ", "Dear team, ", "", "", "Good morning, ")
 
@@ -256,7 +279,16 @@ def ticket(rng: random.Random, held: bool) -> tuple[str, dict[str, str]]:
     order = f"{rng.choice('ABCDEK')}{rng.randint(100, 9999)}"
     parts = [
         either(rng, held, *PROBLEMS[category]).format(p=product),
-        rng.choice((f"my order is {order}", f"the order number is {order}", f"order {order}")),
+        rng.choice(
+            (
+                f"my order is {order}",
+                f"the order number is {order}",
+                f"order {order}",
+                f"reference {order}",
+                f"it is about order {order}",
+                f"number {order}",
+            )
+        ),
         either(rng, held, *URGENCIES[urgency]),
     ]
     if rng.random() < 0.3:
@@ -265,7 +297,15 @@ def ticket(rng: random.Random, held: bool) -> tuple[str, dict[str, str]]:
     text = (
         rng.choice(GREETINGS)
         + " ".join(sentences)
-        + rng.choice((f" {customer}", f" Regards, {customer}", f" Thanks, {customer}"))
+        + rng.choice(
+            (
+                f" {customer}",
+                f" Regards, {customer}",
+                f" Thanks, {customer}",
+                f" Yours, {customer}",
+                f" Best, {customer}",
+            )
+        )
     )
     return text, {"category": category, "urgency": urgency, "product": product, "order": order, "customer": customer}
 
@@ -285,7 +325,9 @@ def ticket_form(rng: random.Random, held: bool) -> Conversation:
     request = either(
         rng, held,
         (f"Write JSON with {wanted}.", f"Return a JSON object with the keys {wanted}.", f"Extract {wanted} as JSON.",
-         f"Fill in the form: {wanted}. Use JSON."),
+         f"Fill in the form: {wanted}. Use JSON.", f"JSON only: {wanted}.", f"Answer in JSON with {wanted}.",
+         f"Read the message and write JSON: {wanted}.", f"As JSON: {wanted}.", f"Put {wanted} into a JSON object.",
+         f"Make JSON of it with {wanted}.", f"List {wanted} in a JSON object."),
         (f"Give me {wanted} in JSON.",),
     )  # fmt: skip
     answer = json.dumps(named)
@@ -302,7 +344,19 @@ def ticket_questions(rng: random.Random, held: bool) -> Conversation:
         choices = {"category": sorted(PROBLEMS), "urgency": sorted(URGENCIES)}.get(key)
         among = f" Choose from {', '.join(choices)}." if choices and rng.random() < 0.5 else ""
         ask = either(
-            rng, held, (f"What is the {key}?", f"Which {key} is it?", f"Name the {key}."), (f"Tell me the {key}.",)
+            rng,
+            held,
+            (
+                f"What is the {key}?",
+                f"Which {key} is it?",
+                f"Name the {key}.",
+                f"Give the {key}.",
+                f"Find the {key}.",
+                f"Which {key} does this ticket have?",
+                f"{key}?",
+                f"Say the {key}.",
+            ),
+            (f"Tell me the {key}.",),
         )
         question, answer = manner(rng, ask + among, f"The {key} of this ticket is {fields[key]}.", fields[key])
         turns += [question, answer]
@@ -320,7 +374,18 @@ def to_json(rng: random.Random, held: bool) -> Conversation:
     )
     answer = json.dumps({"name": person, **values})
     ask = either(
-        rng, held, ("Write this as JSON", "Extract the facts as JSON", "Return JSON"), ("Turn this into a JSON object",)
+        rng,
+        held,
+        (
+            "Write this as JSON",
+            "Extract the facts as JSON",
+            "Return JSON",
+            "Put this into JSON",
+            "Make JSON of this",
+            "Answer in JSON",
+            "Give me JSON",
+        ),
+        ("Turn this into a JSON object",),
     )
     return Conversation.of(f"{ask} with the keys name, {', '.join(kinds)}.\n\n{text}", answer)
 

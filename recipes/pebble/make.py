@@ -142,13 +142,14 @@ def drill(rng: random.Random, alphabet: list[int]) -> Rendered:
     return Rendered(tokens, learned)
 
 
-def rows(source: Source, renderer: Renderer, tokens: int, longest: int) -> Iterator[Rendered]:
-    """Rows until there are that many tokens, the easy ones first."""
+def rows(source: Source, renderer: Renderer, tokens: int, longest: int, begun: bool) -> Iterator[Rendered]:
+    """Rows until there are that many tokens, the easy ones first; a model that has `begun` gets the last stage alone."""
     made = 0
     everything = list(range(len(SPECIALS), renderer.tokenizer.get_vocab_size()))
     random.Random(0).shuffle(everything)
+    stages = STAGES[-1:] if begun else STAGES
     while made < tokens:
-        shares, size = next((shares, size) for shares, size, end in STAGES if made < end * tokens)
+        shares, size = next((shares, size) for shares, size, end in stages if made < end * tokens)
         drawn = source.draw(shares)
         if drawn is None:
             row = drill(source.rng, everything[:size])
@@ -187,7 +188,9 @@ def main() -> None:
     else:
         make_tokenizer(start, source.samples(60_000), chosen.vocabulary)
         print("parameters:", make_model(start, chosen.width, chosen.layers, chosen.vocabulary, chosen.seed), flush=True)
-    made = Rows.of(rows(source, Renderer(start), int(chosen.tokens), longest=768))
+    made = Rows.of(
+        rows(source, Renderer(start), int(chosen.tokens), longest=768, begun=chosen.from_weights is not None)
+    )
     made.write(chosen.out / "train.rows")
     print(f"rows: {len(made)}, tokens: {len(made.tokens)}, learned: {int(made.is_answer.sum())}", flush=True)
     Plan(

@@ -62,6 +62,12 @@ def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     assert 180 <= inside <= 200
 
 
+def test_a_perfect_score_is_not_reported_as_certain() -> None:
+    measured = measure([1.0] * 200)
+    assert measured.mean == measured.high == 1.0
+    assert measured.low == pytest.approx(0.981, abs=0.001)
+
+
 def test_a_paired_difference_is_narrower_than_an_unpaired_one() -> None:
     rng = np.random.default_rng(2)
     hard = rng.random(200)
