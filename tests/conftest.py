@@ -16,6 +16,8 @@ from botocore.config import Config
 
 from outcrop.keys import LocalKeys
 
+# The commands of this environment come first, whether it is activated or not.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 ROLE = "arn:aws:iam::123456789012:role/tester"
 
 

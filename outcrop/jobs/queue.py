@@ -162,6 +162,10 @@ class Jobs:
 
         self.change(lease, finish)
         self.tell(lease, [{"kind": "ended", "status": status, "reason": failure}])
+        self.forget(lease)
+
+    def forget(self, lease: Lease) -> None:
+        """Take a job that is over out of the queue."""
         with self._records.writing() as connection:
             connection.execute(delete(leases).where(leases.c.job == lease.job, leases.c.fence == lease.fence))
 

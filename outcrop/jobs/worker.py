@@ -96,13 +96,15 @@ def work(jobs: Jobs, kinds: Mapping[str, Work], should_end: Callable[[], bool], 
 
 
 def _run(jobs: Jobs, lease: Lease, act: Work, lease_s: float) -> None:
+    job = jobs.records.get(lease.job)
+    if job is None or job.ended_at is not None:  # a worker died after it had said how the job ended
+        jobs.forget(lease)
+        return
     tell = Tell(jobs, lease)
     over = threading.Event()
     keeper = threading.Thread(target=_keep, args=(jobs, lease, tell, over, lease_s), daemon=True)
     keeper.start()
     try:
-        job = jobs.records.get(lease.job)
-        assert job is not None
         act(job, tell)
         status, failure = COMPLETED, ""
     except Stopped:

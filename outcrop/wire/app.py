@@ -308,7 +308,11 @@ class Wire:
         finally:
             if body is not None:
                 body.discard()
-        return Outgoing(answer.status, answer.headers, [] if incoming.method == "HEAD" else answer.body)
+        return Outgoing(
+            answer.status,
+            answer.headers,
+            [] if incoming.method == "HEAD" or answer.status in (204, 304) else answer.body,
+        )
 
     def _chunk_signer(self, scope: sigv4.Scope | None, incoming: Incoming) -> Callable[[str, str], str] | None:
         declared = incoming.headers.get("x-amz-content-sha256", "")

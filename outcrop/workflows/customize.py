@@ -1,6 +1,7 @@
 """From a training file in S3 to a custom model that can be deployed."""
 
 import contextlib
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -167,10 +168,19 @@ class Customize:
         )  # fmt: skip
         write_outputs(self.storage.objects, request["output_uri"], job.id, metrics_files(run), checkpoint)
         self.registry.register(model, checkpoint)
+        if result.status == "completed":
+            self._clear(run)
         tell.result(
             model_arn=model.arn, training_loss=result.training_loss, validation_losses=result.validation_losses,
             stopped_early=result.stopped_early, steps=result.step,
         )  # fmt: skip
+
+    @staticmethod
+    def _clear(run: Path) -> None:
+        """Remove what only the run needed: the rows, and the checkpoint that the registry has copied."""
+        shutil.rmtree(run / "checkpoints", ignore_errors=True)
+        for path in run.glob("*.rows"):
+            path.unlink()
 
 
 def _plan(

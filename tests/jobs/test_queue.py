@@ -2,6 +2,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from outcrop.clock import now
@@ -120,3 +121,17 @@ def test_a_jobs_name_is_unique(jobs: Jobs) -> None:
     submit(jobs)
     with pytest.raises(Taken):
         submit(jobs)
+
+
+def test_a_job_that_ended_before_its_worker_died_is_not_run_again(jobs: Jobs) -> None:
+    submitted = submit(jobs)
+    dead = jobs.claim("dead", lease_s=-1)
+    assert dead is not None
+    ended = jobs.change(dead, lambda job: msgspec.structs.replace(job, status="Completed", ended_at=now()))
+    assert ended.ended_at is not None
+    ran = []
+    end = time.monotonic() + 1.5
+    work(jobs, {"k": lambda job, tell: ran.append(job)}, lambda: time.monotonic() > end)
+    assert ran == []
+    assert jobs.claim("next") is None
+    assert jobs.records.get(submitted.id) == ended
