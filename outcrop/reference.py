@@ -85,6 +85,14 @@ def figures() -> str:
     return "\n".join(lines) + "\n"
 
 
+def scores() -> str:
+    """The starter model's scores, from recipes/pebble/scores.json."""
+    found = json.loads((ROOT / "recipes/pebble/scores.json").read_text(encoding="utf-8"))
+    lines = ["| lesson | same words | held-out words |", "|---|---|---|"]
+    lines += [f"| {name} | {sides['trained']:.0%} | {sides['held-out']:.0%} |" for name, sides in found.items()]
+    return "\n".join(lines) + "\n"
+
+
 def _result(name: str) -> dict[str, Any]:
     path = ROOT / f"benchmarks/results/{name}.json"
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
@@ -105,6 +113,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/operations.md": {"operations": operations},
     "docs/hyperparameters.md": {"hyperparameters": hyperparameters.markdown},
     "docs/settings.md": {"settings": settings.markdown},
+    "outcrop/registry/pebble/README.md": {"scores": scores},
     "README.md": {"script": script, "operations": summary, "figures": figures},
 }
 

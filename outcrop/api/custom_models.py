@@ -3,7 +3,7 @@
 from typing import Any
 
 from outcrop.api.call import Call
-from outcrop.api.customization import training_metrics, validation_metrics
+from outcrop.api.customization import KIND, training_metrics, validation_metrics
 from outcrop.api.lists import page
 from outcrop.api.tags import read_tags
 from outcrop.clock import now
@@ -81,6 +81,7 @@ def delete_custom_model(request: Request, call: Call) -> Request:
     model = service.registry.custom_model(request["modelIdentifier"])
     users = service.serving.users_of(model.arn)
     users += [other.name for other in service.registry.custom.all() if other.parent == model.arn]
+    users += [job.name for job in service.jobs.all(KIND) if not job.ended_at and job.request["base"] == model.arn]
     if users:
         raise Conflict(f"The custom model {model.name} is in use by {', '.join(users[:5])}; delete them first")
     if model.status == "Creating":

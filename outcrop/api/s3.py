@@ -308,6 +308,8 @@ def _range(given: str | None, stored: StoredObject) -> tuple[int, int]:
     if match is None or match.groups() == ("", ""):
         return 0, stored.size
     first, last = match.groups()
+    if first and last and int(first) > int(last):
+        return 0, stored.size
     begin = int(first) if first else max(0, stored.size - int(last))
     end = min(stored.size, int(last) + 1) if first and last else stored.size
     if begin >= stored.size or begin >= end:
@@ -331,7 +333,7 @@ def _describe(request: Request, stored: StoredObject, begin: int, end: int) -> R
         "ContentLength": end - begin,
         "AcceptRanges": "bytes",
     }
-    if (request.get("Range") and not whole) or (request.get("Range") or "").startswith("bytes=0-"):
+    if not whole or re.fullmatch(r"bytes=(0-\d*|-\d+)", request.get("Range") or ""):
         described["ContentRange"] = f"bytes {begin}-{end - 1}/{stored.size}"
     return described
 

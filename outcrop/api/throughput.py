@@ -35,9 +35,12 @@ def create_provisioned_model_throughput(request: Request, call: Call) -> Request
 def _create(request: Request, call: Call) -> str:
     model_arn, base_arn = _model(request["modelId"], call)
     units = request["modelUnits"]
-    slots = call.service.settings.engine_slots
-    if units > slots:
-        raise Invalid(f"modelUnits is {units}; an engine answers {slots} requests at once (setting engine_slots)")
+    free = call.service.serving.free_units(model_arn)
+    if units > free:
+        raise Invalid(
+            f"modelUnits is {units}; {free} of the {call.service.settings.engine_slots} places at this model's engine are "
+            "free (setting engine_slots)"
+        )
     commitment, moment, identifier = request.get("commitmentDuration", ""), now(), short_id()
     provisioned = Provisioned(
         id=identifier, arn=call.names.arn("provisioned-model", identifier), name=request["provisionedModelName"],

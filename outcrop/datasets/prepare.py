@@ -1,6 +1,7 @@
 """Checked files -> rows of tokens."""
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,26 +27,31 @@ def render(report: Report, renderer: Renderer, most_tokens: int) -> Prepared:
     Raises Invalid that lists the rows with more than `most_tokens` tokens: they are never cut, because a cut answer
     teaches the model to stop in the middle.
     """
-    rendered: list[Rendered] = []
     overlong = Report(report.source, rows=report.rows)
-    for number, content in contents(report):
-        try:
-            row = renderer.text_row(content) if isinstance(content, str) else renderer.training_row(content)
-        except Invalid as error:
-            overlong.add(Problem(number, "", error.message))
-            continue
-        if len(row.tokens) > most_tokens:
-            overlong.add(
-                Problem(number, "", f"has {len(row.tokens):,} tokens; at most {most_tokens:,} fit (maxTokens)")
-            )
-        rendered.append(row)
+
+    def fitting() -> Iterator[Rendered]:
+        for number, content in contents(report):
+            try:
+                row = renderer.text_row(content) if isinstance(content, str) else renderer.training_row(content)
+            except Invalid as error:
+                overlong.add(Problem(number, "", error.message))
+                continue
+            if len(row.tokens) <= most_tokens:
+                yield row
+            else:
+                message = f"has {len(row.tokens):,} tokens; at most {most_tokens:,} fit (maxTokens)"
+                overlong.add(Problem(number, "", message))
+
+    rows = Rows.of(fitting())  # row by row into arrays: a large file as Python lists would take many times its size
     if overlong.num_problems:
         raise Invalid(overlong.refusal())
-    return Prepared(Rows.of(rendered), max(len(row.tokens) for row in rendered))
+    return Prepared(rows, int(np.diff(rows.starts).max()))
 
 
 def split(rows: Rows, percentage: float, seed: int) -> tuple[Rows, Rows]:
     """Training and validation rows: so many per cent, drawn by the seed, are set aside; one at least stays on each side."""
+    if len(rows) < 2:
+        raise Invalid(f"there is {len(rows)} row; evalPercentage needs at least two, one to learn and one to validate")
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
     aside = min(max(1, round(len(rows) * percentage / 100)), len(rows) - 1)

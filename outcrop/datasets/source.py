@@ -51,8 +51,8 @@ def read_lines(source: Source) -> Iterator[tuple[int, bytes]]:
             number += 1
             if number == 1:
                 line = line.removeprefix(b"\xef\xbb\xbf")
-            whole = line
-            while len(whole) > MOST_LINE_BYTES and not whole.endswith(b"\n") and (whole := file.readline(1 << 20)):
-                pass
+            rest = line if len(line) > MOST_LINE_BYTES else b""
+            while rest and not rest.endswith(b"\n"):  # the end of an overlong line is read and dropped
+                rest = file.readline(1 << 20)
             if line.strip():
                 yield number, line

@@ -13,6 +13,9 @@ from outcrop.serving import Generate, Serving, Target
 
 # What a request that names no limit may generate; a base model's context may be smaller.
 DEFAULT_MAX_TOKENS = 512
+# Below this a temperature means the likeliest token, and dividing by it would overflow.
+COLDEST = 1e-5
+MOST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def stream(invocation: Invocation, model_id: str, ask: Ask) -> Iterator[Delta | 
         raise Invalid(f"Input is too long for requested model: {len(tokens)} tokens, its context has {context}")
     request = Generate(
         tokens=tokens, max_tokens=min(ask.max_tokens or DEFAULT_MAX_TOKENS, room), stop_tokens=sorted(renderer.stop_tokens),
-        temperature=ask.temperature, top_p=ask.top_p, top_k=ask.top_k, seed=ask.seed,
+        temperature=ask.temperature if ask.temperature >= COLDEST else 0.0, top_p=ask.top_p, top_k=ask.top_k, seed=ask.seed,
     )  # fmt: skip
     result = Answer(input_tokens=len(tokens))
     writer = _Writer(renderer.decoder(), ask.stop_sequences)

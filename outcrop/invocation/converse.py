@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from outcrop.errors import Invalid
-from outcrop.invocation.answer import Answer, Ask, Delta, Invocation, answer, stream
+from outcrop.invocation.answer import MOST_SEED, Answer, Ask, Delta, Invocation, answer, stream
 from outcrop.rendering import Conversation, Message
 
 STOP_REASONS = {"end": "end_turn", "length": "max_tokens", "sequence": "stop_sequence"}
@@ -57,8 +57,11 @@ def ask_of(request: dict[str, Any]) -> Ask:
     top_k = more.pop("top_k", None) or more.pop("topK", None) or 0
     if more:
         raise Invalid(f"additionalModelRequestFields.{next(iter(more))} is not known; known are seed, top_k")
-    if not isinstance(top_k, int) or not (seed is None or isinstance(seed, int)):
-        raise Invalid("additionalModelRequestFields: seed and top_k must be whole numbers")
+    for name, value in (("top_k", top_k), ("seed", seed)):
+        if value is not None and (type(value) is not int or not 0 <= value <= MOST_SEED):
+            raise Invalid(
+                f"additionalModelRequestFields.{name} is {value!r}; it must be a whole number from 0 to {MOST_SEED}"
+            )
     conversation = conversation_of(request.get("messages") or [], request.get("system"))
     if conversation.messages[-1].role != "user":
         raise Invalid(

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from outcrop.errors import Invalid
-from outcrop.invocation.answer import Answer, Ask, Delta, Invocation, answer, stream
+from outcrop.invocation.answer import MOST_SEED, Answer, Ask, Delta, Invocation, answer, stream
 from outcrop.invocation.converse import conversation_of
 
 Json = dict[str, Any]
@@ -107,8 +107,10 @@ class _Fields:
     def whole(self, name: str, default: int | None, low: int) -> int | None:
         """A whole number from `low` on."""
         value: int | None = self.take(name, int, default)
-        if value is not None and value < low:
-            raise Invalid(f"Malformed input request: {self._prefix}{name} is {value}; it must be at least {low}")
+        if value is not None and not low <= value <= MOST_SEED:
+            raise Invalid(
+                f"Malformed input request: {self._prefix}{name} is {value}; it must be at least {low}, at most 2^63"
+            )
         return value
 
     def strings(self, name: str) -> tuple[str, ...]:

@@ -46,10 +46,9 @@ class Jobs:
 
     def submit(self, job: Job) -> None:
         """Queue a new job. Raises Taken when its name is in use."""
-        self.records.add(job)
         newest = select(func.coalesce(func.max(leases.c.position), 0) + 1).scalar_subquery()
-        with self._records.writing() as connection:
-            connection.execute(insert(leases).values(job=job.id, kind=job.kind, position=newest, state="queued"))
+        queued = insert(leases).values(job=job.id, kind=job.kind, position=newest, state="queued")
+        self.records.add(job, also=lambda connection: connection.execute(queued))
 
     def find(self, kind: str, identifier: str) -> Job | None:
         """A job by id, ARN or name."""

@@ -19,6 +19,8 @@ from outcrop.jobs.queue import LEASE_S, Jobs, Lease, Lost
 log = logging.getLogger("outcrop.jobs")
 
 POLL_S = 0.3
+# A job that takes its worker down this often is given up, so that those behind it get their turn.
+MOST_TRIES = 5
 
 
 class Stopped(Exception):
@@ -99,6 +101,13 @@ def _run(jobs: Jobs, lease: Lease, act: Work, lease_s: float) -> None:
     job = jobs.records.get(lease.job)
     if job is None or job.ended_at is not None:  # a worker died after it had said how the job ended
         jobs.forget(lease)
+        return
+    if lease.fence > MOST_TRIES:
+        jobs.end(
+            lease,
+            FAILED,
+            f"the worker died {MOST_TRIES} times while it ran this job; it may need more memory than there is",
+        )
         return
     tell = Tell(jobs, lease)
     over = threading.Event()

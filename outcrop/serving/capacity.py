@@ -14,8 +14,8 @@ WAIT_S = 30.0
 class Capacity:
     """Places at one engine. Provisioned throughput has its own, as many as its model units; the rest is on demand.
 
-    A request takes a place of its own kind, or waits for one; when as many wait as there are places, or the wait gets
-    too long, it is refused with ThrottlingException.
+    A request takes a place of its own kind, or waits for one; when twice as many wait as there are places, or the wait
+    gets too long, it is refused with ThrottlingException.
     """
 
     def __init__(self, slots: int, wait_s: float = WAIT_S) -> None:
@@ -44,7 +44,7 @@ class Capacity:
         kind = holder if holder in self._reserved else ""
         with self._changed:
             if self._free(kind) <= 0:
-                if self._waiting[kind] >= max(8, 4 * self._limit(kind)):
+                if self._waiting[kind] >= max(8, 2 * self._limit(kind)):
                     raise Throttled("Too many requests wait for this model, please wait before trying again.")
                 self._waiting[kind] += 1
                 try:

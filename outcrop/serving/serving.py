@@ -146,6 +146,8 @@ class Serving:
                 )
 
             changed = self.provisioned.change(provisioned.id, change)
+            if changed is None or changed.model_arn != provisioned.model_arn:
+                self.release(provisioned)  # deleted meanwhile, or moved to another model's engine
             if changed is not None and changed.status == "InService":
                 self._reserve(changed)
 
@@ -190,6 +192,13 @@ class Serving:
                 finish("")
 
         self._background.submit(load)
+
+    def free_units(self, model_arn: str) -> int:
+        """Model units that can still be reserved at a model's engine."""
+        folder = self._registry.weights(model_arn).folder
+        holders = [one for one in self.provisioned.all() if one.status != "Failed"]
+        taken = sum(one.units for one in holders if self._registry.weights(one.desired_model_arn).folder == folder)
+        return self._engines.slots - taken
 
     def _reserve(self, provisioned: Provisioned) -> None:
         folder = self._registry.weights(provisioned.model_arn).folder

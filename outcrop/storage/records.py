@@ -86,8 +86,8 @@ class Collection(Generic[T]):
         self._owner, self._kind = owner, kind
         self._decoder = msgspec.json.Decoder(form)
 
-    def add(self, value: T) -> None:
-        """Keep a new record. Raises Taken when its id or name is in use."""
+    def add(self, value: T, also: Callable[[Connection], object] | None = None) -> None:
+        """Keep a new record, `also` in the same transaction. Raises Taken when its id or name is in use."""
         newest = select(func.coalesce(func.max(records.c.position), 0) + 1).scalar_subquery()
         try:
             with self._owner.writing() as connection:
@@ -96,6 +96,8 @@ class Collection(Generic[T]):
                         kind=self._kind, id=value.id, name=value.name, position=newest, body=msgspec.json.encode(value)
                     )
                 )
+                if also is not None:
+                    also(connection)
         except IntegrityError:
             raise Taken(value.name) from None
 

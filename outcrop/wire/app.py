@@ -97,6 +97,8 @@ class Wire:
         }
         self._router = Router()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="call")
+        # Streams that have begun go on even when every other thread waits for a model.
+        self._stream_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="stream")
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """One ASGI connection."""
@@ -140,6 +142,8 @@ class Wire:
                     "Set AWS_ENDPOINT_URL_<SERVICE> to send other services elsewhere"
                 )
             return scope.service
+        if sigv2.access_key_of(incoming.signed) is not None:
+            return "s3"
         segments = incoming.raw_path.strip("/").split("/")
         if (
             incoming.headers.get("authorization", "").startswith("Bearer ")
@@ -158,6 +162,8 @@ class Wire:
         """Access key and region of the caller. Raises Denied when the request is not properly signed."""
         authorization = incoming.headers.get("authorization", "")
         if authorization.startswith("Bearer "):
+            if service != "bedrock":
+                raise Denied(f"API keys open bedrock and bedrock-runtime, not {service}; sign the request instead")
             if not self._is_open and not self._keys.accepts_bearer(authorization.removeprefix("Bearer ").strip()):
                 raise Denied("the API key is not known; `outcrop env` prints the one that is")
             return None, self._default_region
@@ -374,11 +380,14 @@ class Wire:
             gone.cancel()
             close = getattr(pieces, "close", None)
             if close is not None:
-                await self._in_thread(close)
+                await self._in_stream(close)
 
     async def _pieces(self, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-        while (piece := await self._in_thread(next, pieces, None)) is not None:
+        while (piece := await self._in_stream(next, pieces, None)) is not None:
             yield piece
+
+    async def _in_stream(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._stream_threads, function, *arguments)
 
 
 class _Disconnected(Exception):

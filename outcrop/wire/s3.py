@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import format_datetime, parsedate_to_datetime
 from typing import Any
 from urllib.parse import unquote
@@ -173,7 +174,7 @@ def write(operation: OperationModel, result: Mapping[str, Any]) -> Answer:
         wire_name = member.serialization.get("name", name)
         if location == "header":
             is_time = member.type_name == "timestamp"
-            headers[wire_name] = format_datetime(value, usegmt=True) if is_time else xml.text(value)
+            headers[wire_name] = format_datetime(value.astimezone(UTC), usegmt=True) if is_time else xml.text(value)
         elif location == "headers" and isinstance(member, MapShape):
             headers |= {wire_name + key: item for key, item in value.items()}
         elif name == payload:

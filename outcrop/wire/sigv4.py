@@ -20,6 +20,7 @@ SKEW = timedelta(minutes=15)
 # AWS's longest life of a presigned URL: seven days.
 LONGEST_PRESIGNED_S = 7 * 24 * 3600
 UNSIGNED = "UNSIGNED-PAYLOAD"
+HARMLESS = {"x-amz-content-sha256", "x-amz-date", "x-amz-user-agent"}
 
 
 class Keys(Protocol):
@@ -110,6 +111,10 @@ def verify(request: Request, scope: Scope, secret: str, payload_hash: str, now: 
         if abs(now - signed_at) > SKEW:
             raise Denied(f"Signature expired: {scope.amz_date} is more than 15 minutes away from {now:%Y%m%dT%H%M%SZ}")
     else:
+        # Whoever holds a URL may not add to what it does: a copy source, for one, would read another object.
+        added = {name for name in request.headers if name.startswith("x-amz-")} - set(scope.signed_headers) - HARMLESS
+        if added:
+            raise Denied(f"There were headers present in the request which were not signed: {', '.join(sorted(added))}")
         if not 0 <= scope.expires_s <= LONGEST_PRESIGNED_S:
             raise Denied(f"X-Amz-Expires must lie between 0 and {LONGEST_PRESIGNED_S}")
         if not signed_at - SKEW <= now <= signed_at + timedelta(seconds=scope.expires_s):

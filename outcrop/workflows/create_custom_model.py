@@ -39,6 +39,9 @@ class CreateCustomModel:
         except OutcropError as error:
             self._change(identifier, status="Failed", failure=f"{uri}: {error.message}")
             raise
+        except Exception as error:  # an edge: whatever the folder holds, the model must not stay Creating
+            self._change(identifier, status="Failed", failure=f"{uri} cannot be read: {type(error).__name__}: {error}")
+            raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         self._change(identifier, status="Active", **fields)

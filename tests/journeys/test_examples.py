@@ -1,5 +1,6 @@
 """Every example runs as it stands."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ def test_the_demo_compares_base_and_tuned(tmp_path: Path) -> None:
     page = tmp_path / "demo.html"
     done = subprocess.run(
         [sys.executable, "-m", "outcrop", "demo", "--page", str(page), "--rows", "20"],
+        env={**os.environ, "COLUMNS": "140"},
         capture_output=True,
         text=True,
         timeout=280,

@@ -1,5 +1,6 @@
 """The engine's batch answers as each request by itself, with every adapter on its own rows."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +129,21 @@ def test_a_seed_draws_the_same_tokens_and_top_p_keeps_to_the_likeliest() -> None
     assert {sample(logits, wide, torch.Generator().manual_seed(seed)) for seed in range(200)} == {0, 1, 2}
     few = Generate(tokens=[1], max_tokens=1, stop_tokens=[], temperature=1.0, top_k=2)
     assert {sample(logits, few, torch.Generator().manual_seed(seed)) for seed in range(200)} == {0, 1}
+
+
+def test_an_adapter_with_other_sizes_or_kinds_is_refused(base: Path, adapters: list[str], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    engine = TorchEngine(base, 2)
+    for name in ("sizes", "dora"):
+        (tmp_path / name).mkdir()
+        config = json.loads((Path(adapters[0]) / "adapter_config.json").read_text())
+        tensors = load_file(Path(adapters[0]) / "adapter_model.safetensors")
+        if name == "sizes":
+            tensors = {key: value[:, :-1].contiguous() if "lora_A" in key else value for key, value in tensors.items()}
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps({**config, "use_dora": name == "dora"}))
+        save_file(tensors, tmp_path / name / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match="has other sizes"):
+        engine.load_adapter(str(tmp_path / "sizes"))
+    with pytest.raises(ValueError, match="use_dora is not supported"):
+        engine.load_adapter(str(tmp_path / "dora"))

@@ -105,3 +105,10 @@ def test_an_old_signature_is_refused() -> None:
 def test_a_malformed_signature_is_refused_in_words(header: str) -> None:
     with pytest.raises(Denied, match="the signature needs"):
         sigv4.scope_of(sigv4.Request("GET", "/", "", {"authorization": header}))
+
+
+def test_a_presigned_url_cannot_be_made_to_do_more() -> None:
+    request = signed(S3SigV4QueryAuth(CREDENTIALS, "s3", "us-east-1", expires=300), "PUT", "/b/k", "", b"")
+    added = {**request.headers, "x-amz-copy-source": "/other/secret"}
+    with pytest.raises(Denied, match="x-amz-copy-source"):
+        check(sigv4.Request(request.method, request.raw_path, request.raw_query, added), sigv4.UNSIGNED)

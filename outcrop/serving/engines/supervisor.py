@@ -49,7 +49,7 @@ class Engines:
     def __init__(self, logs: Path, threads: int, slots: int, idle_s: float, kind: str = "torch") -> None:
         # Not in the home folder: a socket's path may have 107 bytes at most (unix(7)).
         self._sockets = Path(tempfile.mkdtemp(prefix="outcrop-"))
-        self._logs, self._threads, self._slots, self._idle_s = logs, threads, slots, idle_s
+        self._logs, self._threads, self.slots, self._idle_s = logs, threads, slots, idle_s
         self._module = ENGINES[kind]
         self._engines: dict[Path, Engine] = {}
         self._lock = threading.Lock()
@@ -60,7 +60,7 @@ class Engines:
             if folder not in self._engines:
                 name = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
                 self._engines[folder] = Engine(
-                    folder, self._sockets / f"{name}.sock", self._logs / f"engine-{name}.log", Capacity(self._slots)
+                    folder, self._sockets / f"{name}.sock", self._logs / f"engine-{name}.log", Capacity(self.slots)
                 )
             return self._engines[folder]
 
@@ -95,7 +95,7 @@ class Engines:
             if engine.process is None or engine.process.poll() is not None:
                 engine.socket.unlink(missing_ok=True)
                 threads = self._threads or threads_for(engine.folder)
-                arguments = [str(engine.folder), str(engine.socket), str(threads), str(self._slots)]
+                arguments = [str(engine.folder), str(engine.socket), str(threads), str(self.slots)]
                 with engine.log.open("wb") as log:
                     engine.process = python_child(self._module, arguments, log, {"OMP_NUM_THREADS": str(threads)})
             while not engine.socket.exists():

@@ -9,6 +9,7 @@ import json
 import logging
 import queue
 import socket
+import struct
 import sys
 import threading
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ log = logging.getLogger("outcrop.engine")
 
 ATTENTION = "outcrop_cache"
 CACHE_STEP = 256
+SEND_WITHIN_S = 10
 MOST_PREFILL_TOKENS = 8192
 
 
@@ -48,6 +50,8 @@ class Client:
     """The other end of a request's connection."""
 
     def __init__(self, connection: socket.socket) -> None:
+        # A client that does not read must not hold up the others: after this long it counts as gone.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_WITHIN_S, 0))
         self._connection = connection
         self.is_gone = False
 
@@ -169,15 +173,27 @@ class TorchEngine:
         if folder in self._loaded:
             return
         config = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
+        odd = [name for name in ("use_dora", "rank_pattern", "alpha_pattern", "lora_bias") if config.get(name)]
+        if odd:
+            raise ValueError(f"{odd[0]} is not supported; only plain low-rank adapters are")
         scale = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
         tensors = load_file(Path(folder) / "adapter_model.safetensors")
         names = {key.removeprefix("base_model.model.").rsplit(".lora_", 1)[0] for key in tensors}
         unknown = sorted(names - self._layers.keys())
         if unknown or not names:
             raise ValueError(f"the adapter does not fit this base: {unknown[:3] or 'it is empty'}")
+        if len(tensors) != 2 * len(names):
+            raise ValueError(
+                f"the adapter has {len(tensors)} tensors for {len(names)} layers; two a layer are expected"
+            )
+        loaded = {}
         for name in names:
-            pieces = [tensors[f"base_model.model.{name}.lora_{side}.weight"].float() for side in "AB"]
-            self._layers[name].adapters[folder] = (pieces[0], pieces[1] * scale)
+            A_rI, B_Or = (tensors[f"base_model.model.{name}.lora_{side}.weight"].float() for side in "AB")
+            if (B_Or.shape[0], A_rI.shape[1]) != _shape(self._layers[name].base) or A_rI.shape[0] != B_Or.shape[1]:
+                raise ValueError(f"the adapter does not fit this base: {name} has other sizes")
+            loaded[name] = (A_rI, B_Or * scale)
+        for name, pair in loaded.items():
+            self._layers[name].adapters[folder] = pair
         self._loaded.add(folder)
 
     # --- the loop's two passes --------------------------------------------------------------------------------------
@@ -258,6 +274,14 @@ class TorchEngine:
             attn_mask=mask_B11C, scale=scaling, enable_gqa=gqa,
         )  # fmt: skip
         return mixed_BH1D[:, :, 0][None], None
+
+
+def _shape(layer: nn.Module) -> tuple[int, int]:
+    """(outputs, inputs) of a linear layer; GPT-2's Conv1D keeps its weight the other way round."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    rows, columns = weight.shape
+    return (columns, rows) if isinstance(layer, Conv1D) else (rows, columns)
 
 
 def _groups(owners: list[str | None]) -> list[tuple[str, Tensor | None]]:
@@ -344,7 +368,8 @@ class Loop:
         try:
             if request.adapter is not None:
                 self._engine.load_adapter(request.adapter)
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # an edge: one damaged adapter must not end everybody's engine
+            log.exception("adapter %s", request.adapter)
             _finish(client, Reply(done="error", reason=f"adapter {request.adapter}: {error}"))
             return None
         if isinstance(request, Load):
