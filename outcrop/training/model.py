@@ -69,8 +69,9 @@ AttentionInterface.register(ATTENTION, attend_rows)
 def load_base(folder: Path) -> PreTrainedModel:
     """The base model in float32, frozen, ready for packed rows.
 
-    float32 whatever the config says: on processors without bf16 units bf16 arithmetic is 4 to 10 times slower
-    (benchmarks/results/gemm.json), and training in it would lose small updates.
+    float32 whatever the config says: on processors without bf16 units bf16 arithmetic is several
+    times slower (a product of 1024 x 1024 matrices, one thread of a Xeon without AMX, torch 2.13: 30 against 110
+    GFLOP/s), and training in it would lose small updates.
     Raises Invalid when the folder's weights cannot be read as a causal language model.
     """
     try:
