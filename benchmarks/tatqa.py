@@ -48,7 +48,7 @@ def main() -> None:
     """Run it and write benchmarks/results/tatqa.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--epochs", default="2")
+    parser.add_argument("--epochs", default="1")
     parser.add_argument("--method", default="full")
     chosen = parser.parse_args()
     with gzip.open(chosen.data / "tatqa/tatqa_dataset_dev.json.gz", "rt", encoding="utf-8") as file:
