@@ -3,7 +3,7 @@
 from typing import Any
 
 from outcrop.api.call import Call
-from outcrop.api.customization import KIND, training_metrics, validation_metrics
+from outcrop.api.customization import KIND, names_to_come, training_metrics, validation_metrics
 from outcrop.api.lists import page
 from outcrop.api.tags import read_tags
 from outcrop.clock import now
@@ -123,6 +123,8 @@ def _create(request: Request, uri: str, call: Call) -> str:
         lineage={"source": uri},
     )  # fmt: skip
     registry = call.service.registry
+    if model.name in names_to_come(call):
+        raise Conflict(f"A job in progress will make a custom model named {model.name}; choose another modelName")
     try:
         registry.custom.add(model)
     except Taken:

@@ -68,8 +68,7 @@ def _create(request: Request, call: Call) -> str:
     base = registry.base(parent.base if parent else request["baseModelIdentifier"])
     hyperparameters.read(given, base.num_parameters)
     name, model_name = request["jobName"], request["customModelName"]
-    taken = {job.request["model_name"] for job in call.service.jobs.all(KIND) if not job.ended_at}
-    if registry.custom.named(model_name) is not None or model_name in taken:
+    if registry.custom.named(model_name) is not None or model_name in names_to_come(call):
         raise Conflict(f"There is already a custom model named {model_name}; choose another customModelName")
 
     identifier, model_id = short_id(), short_id()
@@ -107,6 +106,11 @@ def _create(request: Request, call: Call) -> str:
     except Taken:
         raise Conflict(f"There is already a job named {name}; choose another jobName") from None
     return job.arn
+
+
+def names_to_come(call: Call) -> set[str]:
+    """Names of custom models that jobs in progress will make; nobody else may take them."""
+    return {job.request["model_name"] for job in call.service.jobs.all(KIND) if not job.ended_at}
 
 
 def get_model_customization_job(request: Request, call: Call) -> Request:
