@@ -35,7 +35,7 @@ def job(outcrop: Outcrop, lessons: None) -> Any:
     return outcrop.tune(
         "clerk",
         validationDataConfig={"validators": [{"s3Uri": "s3://lessons/validation.jsonl"}]},
-        hyperParameters={"epochCount": "3", "batchSize": "8"},
+        hyperParameters={"epochCount": "3", "batchSize": "8", "earlyStoppingPatience": "10"},
         jobTags=[{"key": "team", "value": "desk"}],
         customModelTags=[{"key": "kind", "value": "demo"}],
     )
