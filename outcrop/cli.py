@@ -6,9 +6,11 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -79,6 +81,51 @@ def worker() -> None:
     ending = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     work(Jobs(storage.records), kinds, ending.is_set)
+
+
+@app.command()
+def plan(
+    file: Annotated[Path, typer.Argument(help="training file, JSONL")],
+    base: Annotated[str, typer.Option(help="base model, as in a job")],
+    validation: Annotated[list[Path] | None, typer.Option(help="validation file; may be given again")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="a hyperparameter, such as batchSize=8")] = None,
+    text: Annotated[bool, typer.Option("--text", help="continued pre-training")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
+) -> None:
+    """Say what a job would take: tokens, steps, memory, time. Nothing is trained and nothing is kept."""
+    from outcrop.errors import Invalid
+    from outcrop.workflows.plan import plan as find_out
+
+    given = {}
+    for one in set_ or []:
+        name, mark, value = one.partition("=")
+        if not mark:
+            raise Invalid(f"--set {one}: expected name=value, such as batchSize=8")
+        given[name] = value
+    planned = find_out(file, validation or [], base, given, text, _registry(), Settings())
+    found = planned.rehearsed
+    if as_json:
+        print(json.dumps({**asdict(planned), "rehearsed": msgspec.to_builtins(found)}))
+        return
+    table = Table("", "", show_header=False, show_edge=False)
+    shared = 1 - found.computed_tokens / found.tokens
+    grouped = (
+        f"rows that begin alike are drawn together (saves {found.groups_save:.0%})"
+        if found.groups_save >= 0.05
+        else "rows are drawn one by one"
+    )
+    checkpointed = ", activations computed twice to save memory" if found.checkpoints_activations else ""
+    for name, value in {
+        "rows": f"{found.rows:,}, the longest of {planned.longest_row:,} tokens; none is cut",
+        "tokens": f"{found.tokens:,} in all epochs, {found.answer_tokens:,} of them learned",
+        "after sharing": f"{found.computed_tokens:,} ({shared:.0%} less); {grouped}",
+        "steps": f"{found.steps:,}, at most {found.microbatch_tokens:,} tokens at a time{checkpointed}",
+        "memory": f"{found.memory_bytes / 1e9:.2f} GB",
+        "time": f"{found.seconds:,.0f} s, give or take {found.seconds_error:,.0f} s, without early stopping",
+        "planning took": f"{planned.planning_s:.1f} s",
+    }.items():
+        table.add_row(name, value)
+    out.print(table)
 
 
 @app.command()
@@ -243,6 +290,27 @@ def stop(name: Annotated[str, typer.Argument(help="a job's name or ARN")]) -> No
     out.print(f"{job.name} is {jobs.stop(job).status}")
 
 
+@jobs_app.command()
+def resume(name: Annotated[str, typer.Argument(help="a job's name or ARN")]) -> None:
+    """Go on with a job that was stopped or failed, from its last kept step."""
+    from outcrop.api.customization import resume as resume_job
+    from outcrop.server import make_service
+    from outcrop.storage import Storage
+
+    settings = Settings()
+    job = resume_job(name, make_service(settings, Storage(settings.folder)))
+    out.print(f"{job.name} is {job.status}")
+
+
+def rehearsed(event: dict[str, Any]) -> str:
+    """What a run will take, in a line."""
+    shared = 1 - event["computed_tokens"] / event["tokens"]
+    return (
+        f"plan: {event['steps']} steps, {event['tokens']:,} tokens ({shared:.0%} of them shared), "
+        f"about {event['seconds']:.0f} s +- {event['seconds_error']:.0f}, {event['memory_bytes'] / 1e9:.2f} GB"
+    )
+
+
 def _told(event: dict[str, Any]) -> str:
     """An event as a line for people."""
     at = event["at"][11:19]
@@ -258,6 +326,8 @@ def _told(event: dict[str, Any]) -> str:
             return (
                 f"{at}  step {event['step']}  validation loss {losses}{'  (best so far)' if event['is_best'] else ''}"
             )
+        case "rehearsal":
+            return f"{at}  {rehearsed(event)}"
         case "phase":
             return f"{at}  {event['phase']}: {event['status']}"
         case "ended":

@@ -81,6 +81,11 @@ TABLE = (
         "maxTokens", "longest row (tokens); rows above it fail the job, they are never cut. The base model's context when left out",
         int, None, 16, 131072,
     ),
+    Hyperparameter(
+        "prefixSharing",
+        "auto draws rows that begin alike together and computes what they share once, where that saves work; off draws every "
+        "row at random", str, "auto", choices=("auto", "off"),
+    ),
     Hyperparameter("seed", "of the order of rows, the adapters' start and dropout", int, 0, 0, 2**31 - 1),
 )  # fmt: skip
 BY_NAME = {option.name: option for option in TABLE}

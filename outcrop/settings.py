@@ -26,6 +26,9 @@ class Settings(BaseSettings):
     account: Annotated[str, Field(description="account number in ARNs", pattern="^[0-9]{12}$")] = "123456789012"
     workers: Annotated[int, Field(description="training jobs that run at once", ge=0, le=64)] = 1
     training_threads: Annotated[int, Field(description="threads of a training job; 0 takes all it may use", ge=0)] = 0
+    training_memory_gb: Annotated[
+        float, Field(description="memory that a training job may take, in GB; 0 takes what is free", ge=0)
+    ] = 0
     engine: Annotated[
         str,
         Field(

@@ -3,7 +3,7 @@
 from typing import Any
 
 from outcrop import hyperparameters
-from outcrop.api.call import Call
+from outcrop.api.call import Call, Service
 from outcrop.api.lists import page
 from outcrop.api.tags import read_tags
 from outcrop.clock import now
@@ -193,6 +193,28 @@ def stop_model_customization_job(request: Request, call: Call) -> Request:
     elif job.status == STOPPED:
         raise Conflict(f"The job {job.name} is already stopped")
     return {}
+
+
+def resume_model_customization_job(request: Request, call: Call) -> Request:
+    """An extension: go on with a job that was stopped or failed, from its last kept step.
+
+    Raises Conflict when it is in progress or completed, and while the model that its stop left is in use.
+    """
+    job = resume(request["jobIdentifier"], call.service)
+    return {"jobArn": job.arn, "status": job.status}
+
+
+def resume(identifier: str, service: Service) -> Job:
+    """The same, for the command line."""
+    job = service.jobs.find(KIND, identifier)
+    if job is None:
+        raise NotFound(f"There is no model customization job {identifier!r}")
+    model = service.registry.find_custom(job.request["model_name"])
+    if model is not None and model.id != job.request["model_id"]:
+        raise Conflict(f"there is another custom model {model.name} by now; delete it first")
+    if model is not None and (users := service.serving.users_of(model.arn)):
+        raise Conflict(f"The custom model {model.name} is in use by {', '.join(users[:5])}; delete them first")
+    return service.jobs.resume(job)
 
 
 def list_job_events(request: Request, call: Call) -> Request:

@@ -21,7 +21,10 @@ MODULES: dict[str, tuple[ModuleType, ...]] = {
     "sts": (sts,),
     "iam": (iam,),
 }
-EXTENSIONS = {("GET", "/model-customization-jobs/{jobIdentifier}/events"): customization.list_job_events}
+EXTENSIONS = {
+    ("GET", "/model-customization-jobs/{jobIdentifier}/events"): customization.list_job_events,
+    ("POST", "/model-customization-jobs/{jobIdentifier}/resume"): customization.resume_model_customization_job,
+}
 
 
 def implemented() -> dict[tuple[str, str], Callable[[dict[str, Any], Call], dict[str, Any]]]:

@@ -4,12 +4,13 @@ A worker holds a lease for some seconds and renews it. When it dies, the lease r
 job with a higher fence; what the dead one might still write carries the old fence and is refused.
 """
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from outcrop.clock import now
 from outcrop.errors import Conflict, Invalid
@@ -100,6 +101,33 @@ class Jobs:
             for row in rows
         ]
 
+    def all_events(self, job: str) -> list[dict[str, Any]]:
+        """All of a job's events."""
+        found: list[dict[str, Any]] = []
+        while more := self.events(job, found[-1]["number"] if found else 0):
+            found += more
+        return found
+
+    def resume(self, job: Job) -> Job:
+        """Queue a job again that was stopped or failed; its work goes on from what it kept. Raises Conflict."""
+
+        def change(current: Job) -> Job:
+            if current.status not in (STOPPED, FAILED):
+                raise Conflict(f"The job {current.name} is {current.status}; only a stopped or failed one can go on")
+            return msgspec.structs.replace(current, status=IN_PROGRESS, failure="", ended_at=None, modified_at=now())
+
+        newest = select(func.coalesce(func.max(leases.c.position), 0) + 1).scalar_subquery()
+        queued = insert(leases).values(job=job.id, kind=job.kind, position=newest, state="queued")
+
+        def queue(connection: Connection) -> None:
+            connection.execute(delete(leases).where(leases.c.job == job.id))
+            connection.execute(queued)
+
+        changed = self.records.change(job.id, change, also=queue)
+        if changed is None:
+            raise Invalid(f"the job {job.name} is gone")
+        return changed
+
     # --- for workers ------------------------------------------------------------------------------------------------
 
     def claim(self, owner: str, lease_s: float = LEASE_S) -> Lease | None:
@@ -114,6 +142,17 @@ class Jobs:
             values = {"state": "running", "owner": owner, "fence": lease.fence, "until": moment + lease_s}
             connection.execute(update(leases).where(leases.c.job == row.job).values(**values))
             return lease
+
+    def free_of_the_dead(self, host: str) -> None:
+        """Let go of jobs whose worker on this host is no longer there, so that nobody waits for their leases to run out."""
+        running = select(leases.c.job, leases.c.owner).where(leases.c.state == "running")
+        with self._records.reading() as connection:
+            rows = connection.execute(running.where(leases.c.owner.startswith(f"{host}:"))).all()
+        for row in rows:
+            if not _is_alive(int(row.owner.rpartition(":")[2])):
+                same = (leases.c.job == row.job) & (leases.c.owner == row.owner)
+                with self._records.writing() as connection:
+                    connection.execute(update(leases).where(same).values(until=0.0))
 
     def renew(self, lease: Lease, lease_s: float = LEASE_S) -> bool:
         """Keep a job; whether it is asked to stop. Raises Lost."""
@@ -167,6 +206,16 @@ class Jobs:
         """Take a job that is over out of the queue."""
         with self._records.writing() as connection:
             connection.execute(delete(leases).where(leases.c.job == lease.job, leases.c.fence == lease.fence))
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 __all__ = ["FAILED", "Jobs", "Lease", "Lost"]

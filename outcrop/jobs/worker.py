@@ -70,6 +70,10 @@ class Tell:
         if lines:
             self._jobs.tell(self._lease, lines)
 
+    def told(self) -> list[dict[str, Any]]:
+        """Every event that this work, or an earlier try at it, has told."""
+        return self._jobs.all_events(self._lease.job)
+
     def result(self, **fields: Any) -> None:
         """Add to what the job's record says came of it."""
         self._jobs.change(self._lease, lambda job: msgspec.structs.replace(job, result={**job.result, **fields}))
@@ -87,8 +91,10 @@ Work = Callable[[Job, Tell], None]
 
 def work(jobs: Jobs, kinds: Mapping[str, Work], should_end: Callable[[], bool], lease_s: float = LEASE_S) -> None:
     """Claim and run jobs until `should_end`. A job's failure is its record's, never the worker's."""
-    owner = f"{socket.gethostname()}:{os.getpid()}"
+    host = socket.gethostname()
+    owner = f"{host}:{os.getpid()}"
     while not should_end():
+        jobs.free_of_the_dead(host)
         lease = jobs.claim(owner, lease_s)
         if lease is None:
             time.sleep(POLL_S)

@@ -137,12 +137,15 @@ class Registry:
         return model
 
     def register(self, model: CustomModel, weights: Path) -> None:
-        """Keep a custom model with its folder of weights. Raises Conflict when its name is in use."""
+        """Keep a custom model with its folder of weights; one that is there already is replaced.
+
+        Raises Conflict when its name is in use.
+        """
         self._storage.keep_artifact(model.id, weights)
         try:
             self.custom.add(model)
         except Taken:
-            if self.custom.get(model.id) is None:  # not a repeated registration of the same model
+            if self.custom.change(model.id, lambda _: model) is None:
                 self._storage.drop_artifact(model.id)
                 raise Conflict(f"there is already a custom model {model.name!r}; choose another name") from None
 

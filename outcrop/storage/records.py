@@ -121,9 +121,12 @@ class Collection(Generic[T]):
         with self._owner.reading() as connection:
             return [self._decoder.decode(body) for (body,) in connection.execute(query)]
 
-    def change(self, identifier: str, change: Callable[[T], T]) -> T | None:
+    def change(
+        self, identifier: str, change: Callable[[T], T], also: Callable[[Connection], object] | None = None
+    ) -> T | None:
         """Replace a record by what `change` makes of it, with nobody in between; None when there is none.
 
+        `also` is done in the same transaction.
         Raises Taken when the new name is in use.
         """
         here = (records.c.kind == self._kind) & (records.c.id == identifier)
@@ -134,6 +137,8 @@ class Collection(Generic[T]):
                     return None
                 value = change(self._decoder.decode(body))
                 connection.execute(update(records).where(here).values(name=value.name, body=msgspec.json.encode(value)))
+                if also is not None:
+                    also(connection)
                 return value
         except IntegrityError:
             raise Taken(identifier) from None

@@ -1,110 +1,83 @@
-"""Rows -> microbatches without padding.
+"""Rows -> microbatches of trees, without padding.
 
-Shape legend: R rows, L longest row, T tokens laid end to end, S supervised positions.
+Shape legend: T tokens laid end to end, U used places (where something is learned), S supervised pairs.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 
 from outcrop.datasets.rows import Rows
+from outcrop.training.attention import TreeAttention
+from outcrop.training.prefixes import Forest, by_beginning, neighbours
 
-
-@dataclass(frozen=True)
-class Grid:
-    """Rows of like length, laid out for one attention call; they are neighbours in T.
-
-    grid_RL  int64  index into T of each row's tokens; beyond a row's end any index (causal attention never looks there)
-    place_t  int64  index into the flattened grid of each of these rows' tokens
-    """
-
-    grid_RL: torch.Tensor
-    place_t: torch.Tensor
-
-
-# A grid takes rows until its padding would exceed a fifth: below that a further call costs more than it saves.
-MOST_PADDING = 0.2
-
-
-def lay_out(lengths: Sequence[int]) -> list[Grid]:
-    """Where each row lies in T, in grids of like length; attention uses it to keep rows apart."""
-    grids: list[Grid] = []
-    begin, first = 0, 0
-    while first < len(lengths):
-        last, real = first, 0
-        longest = 0
-        while last < len(lengths):
-            taller = max(longest, lengths[last])
-            if taller * (last - first + 1) > (real + lengths[last]) / (1 - MOST_PADDING):
-                break
-            longest, real, last = taller, real + lengths[last], last + 1
-        sizes = torch.tensor(lengths[first:last])
-        starts = sizes.cumsum(0) - sizes + begin
-        offsets = torch.arange(longest)
-        grid_RL = (starts[:, None] + offsets).clamp_(max=begin + real - 1)
-        grids.append(Grid(grid_RL, (offsets < sizes[:, None]).flatten().nonzero().squeeze(1)))
-        begin, first = begin + real, last
-    return grids
+# Trees are worth their calls when they save this part of a step's tokens.
+LEAST_SAVING = 0.05
 
 
 @dataclass(frozen=True)
 class Microbatch:
     """Rows that go through the model at once.
 
-    tokens_1T     int64 [1, T]  rows end to end, without their last token, which is only ever a target
-    positions_1T  int64 [1, T]  restarting at 0 in each row
-    sources_S     int64 [S]     positions in T whose next token is learned
-    targets_S     int64 [S]     those next tokens
+    tokens_1T     int64 [1, T]
+    positions_1T  int64 [1, T]  as in each row by itself
+    places_U      int64 [U]     places in T whose next token is learned, rising
+    pair_rows_S   int64 [S]     index into U: several rows may learn different tokens at one place
+    targets_S     int64 [S]     the tokens learned there
+    counts_S      float32 [S]   by how many rows
     """
 
     tokens_1T: torch.Tensor
     positions_1T: torch.Tensor
-    grids: list[Grid]
-    sources_S: torch.Tensor
+    attention: TreeAttention
+    places_U: torch.Tensor
+    pair_rows_S: torch.Tensor
     targets_S: torch.Tensor
+    counts_S: torch.Tensor
+    answer_tokens: int
+    num_rows: int
 
     @classmethod
-    def of(cls, rows: Rows, indices: Sequence[int]) -> "Microbatch":
-        tokens, positions, sources, targets, lengths = [], [], [], [], []
-        begin = 0
-        for index in indices:
-            ids, is_answer = rows.row(index)
-            ids_T = torch.tensor(ids, dtype=torch.int64)
-            learned = torch.tensor(is_answer[1:]).nonzero().squeeze(1)
-            tokens.append(ids_T[:-1])
-            positions.append(torch.arange(len(ids_T) - 1))
-            sources.append(learned + begin)
-            targets.append(ids_T[1:][learned])
-            lengths.append(len(ids_T) - 1)
-            begin += len(ids_T) - 1
+    def of(cls, rows: Rows, indices: Sequence[int], shares: bool = True) -> "Microbatch":
+        """Lay rows out; with `shares` what they begin with alike is there once."""
+        forest = Forest.of(rows, indices, shares)
+        places, pair_rows = np.unique(forest.sources, return_inverse=True)
         return cls(
-            torch.cat(tokens)[None],
-            torch.cat(positions)[None],
-            lay_out(lengths),
-            torch.cat(sources),
-            torch.cat(targets),
-        )
+            torch.from_numpy(forest.tokens)[None], torch.from_numpy(forest.positions)[None],
+            TreeAttention(forest.nodes, len(forest.tokens)), torch.from_numpy(places), torch.from_numpy(pair_rows),
+            torch.from_numpy(forest.targets), torch.from_numpy(forest.counts), int(forest.counts.sum()), forest.num_rows,
+        )  # fmt: skip
+
+    @cached_property
+    def last_attention(self) -> TreeAttention:
+        """The attention of a layer of which only the used places are needed."""
+        return self.attention.from_first_use(self.places_U.tolist())
+
+    def pairs_before(self, place: int) -> int:
+        """How many pairs belong to the first so many used places."""
+        return int(torch.searchsorted(self.pair_rows_S, place))
 
 
-def cut(rows: Rows, indices: Sequence[int], most_tokens: int) -> Iterator[Microbatch]:
-    """The rows of one optimizer step as microbatches of at most that many tokens (one row at least).
+def cut(rows: Rows, indices: Sequence[int], most_tokens: int, shares: bool = True) -> Iterator[Microbatch]:
+    """Rows as microbatches of at most that many tokens, counted after sharing; one row at least.
 
-    Rows of like length go together, so that attention wastes little; the loss does not depend on the cut.
+    The loss does not depend on the cut. Rows that begin alike stay neighbours, else rows of like length do.
     """
+    order = by_beginning(rows, indices) if shares else []
+    shared = neighbours(rows, order) if shares else np.zeros(len(indices), np.int64)
+    lengths = np.array([rows.length(row) for row in order], np.int64)
+    if shared.sum() < LEAST_SAVING * lengths.sum() or not shares:
+        shares, order, shared = False, sorted(indices, key=rows.length), np.zeros(len(indices), np.int64)
     chunk: list[int] = []
-    for index in sorted(indices, key=rows.length):
-        if chunk and (len(chunk) + 1) * rows.length(index) > most_tokens:
-            yield Microbatch.of(rows, chunk)
-            chunk = []
-        chunk.append(index)
+    tokens = 0
+    for row, begins_alike in zip(order, shared.tolist(), strict=True):
+        if chunk and tokens + rows.length(row) - 1 - begins_alike > most_tokens:
+            yield Microbatch.of(rows, chunk, shares)
+            chunk, tokens = [], 0
+        tokens += rows.length(row) - 1 - (begins_alike if chunk else 0)
+        chunk.append(row)
     if chunk:
-        yield Microbatch.of(rows, chunk)
-
-
-def order_of(epoch: int, num_rows: int, seed: int, shuffles: bool) -> list[int]:
-    """The order of rows in an epoch: a function of seed and epoch alone, so that it can be found again."""
-    if not shuffles:
-        return list(range(num_rows))
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return list(torch.randperm(num_rows, generator=generator).tolist())
+        yield Microbatch.of(rows, chunk, shares)

@@ -1,27 +1,23 @@
-"""What is kept of a run: the best weights, whole or not at all."""
+"""Weights that can be deployed: whole or not at all."""
 
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
-from transformers import PreTrainedModel
-
-from outcrop.training.lora import LoraLinear, save_adapters
+from outcrop.training.lora import save_adapters
+from outcrop.training.model import Trainee
 
 FOLDER = "checkpoints"
 
 
 class Checkpoints:
-    """Writes checkpoints/step-N and keeps only the newest one written.
+    """checkpoints/step-N under a run's directory."""
 
-    The loop writes one when a step is the best so far, so the newest is the best.
-    """
+    def __init__(self, directory: Path, trainee: Trainee, base: str) -> None:
+        self._folder, self._trainee, self._base = directory / FOLDER, trainee, base
 
-    def __init__(self, directory: Path, model: PreTrainedModel, adapters: dict[str, LoraLinear], base: str) -> None:
-        self._folder = directory / FOLDER
-        self._model, self._adapters, self._base = model, adapters, base
-
-    def keep(self, step: int) -> str:
+    def write(self, step: int) -> str:
         """Write the weights as they are now; answers with the folder, relative to the run's directory.
 
         The folder appears under its name only when every byte is on the disk.
@@ -29,17 +25,21 @@ class Checkpoints:
         unfinished = self._folder / f"unfinished-{step}"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        if self._adapters:
-            save_adapters(self._adapters, unfinished, self._base)
+        if self._trainee.adapters:
+            save_adapters(self._trainee.adapters, unfinished, self._base)
         else:
-            self._model.save_pretrained(unfinished)
+            self._trainee.model.save_pretrained(unfinished, state_dict=self._trainee.state())
         for path in unfinished.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         finished = self._folder / f"step-{step:07d}"
         shutil.rmtree(finished, ignore_errors=True)
         unfinished.rename(finished)
-        for other in self._folder.glob("step-*"):
-            if other != finished:
-                shutil.rmtree(other)
         return f"{FOLDER}/{finished.name}"
+
+    def keep_only(self, names: Iterable[str | None]) -> None:
+        """Remove all checkpoints but these."""
+        kept = {Path(name).name for name in names if name is not None}
+        for folder in self._folder.glob("step-*"):
+            if folder.name not in kept:
+                shutil.rmtree(folder)

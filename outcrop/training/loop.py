@@ -1,151 +1,171 @@
 """The whole run, from plan to result."""
 
+import hashlib
+import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from itertools import islice
-from math import ceil, inf
+from math import ceil
 from pathlib import Path
 
 import msgspec
 import torch
-from torch import nn
-from transformers import PreTrainedModel
 
 from outcrop.datasets.rows import Rows
-from outcrop.training.batches import cut, order_of
+from outcrop.training.batches import cut
 from outcrop.training.checkpoints import Checkpoints
-from outcrop.training.lora import LoraLinear, add_adapters, load_adapters
-from outcrop.training.model import load_base
+from outcrop.training.lora import load_adapters
+from outcrop.training.model import Trainee
 from outcrop.training.plan import PROGRESS, Evaluated, Plan, Progress, Result, Settings, StepDone
+from outcrop.training.rehearsal import rehearse
+from outcrop.training.sampling import Sampler
+from outcrop.training.state import State, StateKeeper
 from outcrop.training.step import evaluate, step
 
 
-@dataclass
-class Best:
-    """The best validation loss so far, and how long ago it was."""
-
-    loss: float = inf
-    checkpoint: str | None = None
-    waited: int = 0
-    threshold: float = 0.0
-    history: list[float] = field(default_factory=list)
-
-    def judge(self, loss: float) -> bool:
-        """Whether this loss is the lowest yet. Patience counts evaluations that were not better by the threshold."""
-        self.waited = 0 if loss < self.loss - self.threshold else self.waited + 1
-        is_best = loss < self.loss
-        self.loss = min(self.loss, loss)
-        return is_best
-
-
 def run(directory: Path, should_stop: Callable[[], bool]) -> Result:
-    """Train as the directory's plan says; progress.jsonl grows with every step.
+    """Train as the directory's plan says, from where an earlier try at the same plan was cut off if there was one.
 
-    The best checkpoint by validation loss is kept, or the last one when there are no validation rows. When
-    `should_stop` answers True the run ends after the current step and keeps the same.
+    progress.jsonl has every step once, however often the run was cut off. The best checkpoint by validation loss is
+    the result, or the last one when there are no validation rows. When `should_stop` answers True the run ends after
+    the current step in the same way, and can be gone on with.
 
-    Raises Invalid when the base model cannot be used, Diverged when the loss is no longer finite.
+    Raises Invalid when the base model cannot be used or does not fit, Diverged when the loss is no longer finite.
     """
-    plan = Plan.read(directory)
-    settings = plan.settings
-    torch.manual_seed(settings.seed)
-    train = Rows.read(directory / plan.train_rows)
-    validation = [Rows.read(directory / name) for name in plan.validation_rows]
-    model, adapters = prepare(Path(plan.base), settings)
-    if plan.start_adapter is not None:
-        load_adapters(adapters, Path(plan.start_adapter))
-    optimizer = make_optimizer(model, settings)
-    checkpoints = Checkpoints(directory, model, adapters, plan.base_name or plan.base)
+    return Run(directory).to_the_end(should_stop)
 
-    per_epoch = ceil(len(train) / settings.batch_rows)
-    steps = per_epoch * settings.epochs
-    evaluates_every = max(2, ceil(per_epoch / settings.evaluations_per_epoch))
-    best = Best(threshold=settings.early_stopping_threshold)
-    began = saved = time.monotonic()
-    done, tokens = 0, 0
-    loss: float | None = None
-    checkpoint: str | None = None
-    was_stopped = False
-    losses: list[float] = []
 
-    with (directory / PROGRESS).open("ab", buffering=0) as progress:
+class Run:
+    """A run under way."""
 
-        def tell(line: Progress) -> None:
-            progress.write(msgspec.json.encode(line) + b"\n")
+    def __init__(self, directory: Path) -> None:
+        self.plan = Plan.read(directory)
+        self.settings = settings = self.plan.settings
+        self._directory = directory
+        torch.manual_seed(settings.seed)
+        self.train = Rows.read(directory / self.plan.train_rows)
+        self.validation = [Rows.read(directory / name) for name in self.plan.validation_rows]
+        longest = max(rows.longest() for rows in (self.train, *self.validation))
+        self.trainee = Trainee(Path(self.plan.base), settings, longest)
+        if self.plan.start_adapter is not None:
+            load_adapters(self.trainee.adapters, Path(self.plan.start_adapter))
+            self.trainee.learner.refresh()
+        self.optimizer = self.trainee.flat.optimizer(settings.learning_rate, settings.beta2)
+        self.sampler = Sampler(
+            self.train, settings.batch_rows, settings.seed, groups=self.trainee.shares, shuffles=settings.shuffles
+        )
+        self.steps = self.sampler.steps_per_epoch * settings.epochs
+        self.evaluates_every = max(2, ceil(self.sampler.steps_per_epoch / settings.evaluations_per_epoch))
+        self.checkpoints = Checkpoints(directory, self.trainee, self.plan.base_name or self.plan.base)
+        self.keeper = StateKeeper(directory, self._key(), self.trainee.flat, self.optimizer)
+        self.state = State(microbatch_tokens=settings.microbatch_tokens)
 
-        for epoch in range(settings.epochs):
-            order = iter(order_of(epoch, len(train), settings.seed, settings.shuffles))
-            while indices := list(islice(order, settings.batch_rows)):
-                rate = rate_at(done, steps, settings)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                result = step(
-                    model, optimizer, list(cut(train, indices, settings.microbatch_tokens)), settings.max_gradient_norm
-                )
-                done += 1
-                tokens += sum(train.length(index) for index in indices)
-                loss = result.loss
-                elapsed = time.monotonic() - began
-                tell(
-                    StepDone(
-                        step=done, steps=steps, epoch=epoch, loss=loss, gradient_norm=result.gradient_norm,
-                        learning_rate=rate, answer_tokens=result.answer_tokens, tokens_per_s=tokens / elapsed,
-                        seconds_left=elapsed / done * (steps - done),
-                    )
-                )  # fmt: skip
-                stopping = should_stop()
-                if validation and (done % evaluates_every == 0 or done == steps or stopping):
-                    losses = [evaluate(model, rows, settings.microbatch_tokens) for rows in validation]
-                    is_best = best.judge(sum(losses) / len(losses))
-                    tell(Evaluated(step=done, epoch=epoch, losses=losses, is_best=is_best))
-                    if is_best:
-                        checkpoint, best.history = checkpoints.keep(done), losses
-                elif not validation and settings.saves_every_s and time.monotonic() - saved > settings.saves_every_s:
-                    checkpoint, saved = checkpoints.keep(done), time.monotonic()
-                if stopping:
-                    was_stopped = True
-                    break
-                if best.waited >= settings.early_stopping_patience:
-                    break
+    def to_the_end(self, should_stop: Callable[[], bool]) -> Result:
+        """Every step that is left."""
+        kept = self.keeper.restore()
+        self._rewind(kept.progress_bytes if kept is not None else 0)
+        with (self._directory / PROGRESS).open("ab", buffering=0) as self._progress:
+            if kept is None:
+                self._tell(rehearse(self))
             else:
-                continue
-            break
-    if not validation:
-        checkpoint = checkpoints.keep(done)
-    return Result(
-        status="stopped" if was_stopped else "completed", checkpoint=checkpoint, step=done, steps=steps, training_loss=loss,
-        validation_losses=best.history, stopped_early=not was_stopped and done < steps,
-        seconds=time.monotonic() - began, tokens=tokens,
-    )  # fmt: skip
+                self._go_on_from(kept)
+            self._began = time.monotonic() - self.state.seconds
+            was_stopped, epoch, rows_of = False, -1, []
+            while self.state.step < self.steps and not self._is_over():
+                if epoch != (epoch := self.state.step // self.sampler.steps_per_epoch):
+                    rows_of = self.sampler.steps(epoch)
+                self._step(rows_of[self.state.step % self.sampler.steps_per_epoch], epoch)
+                was_stopped = should_stop()
+                self._look_back(epoch, was_stopped)
+                if was_stopped:
+                    break
+            self.keeper.wait()
+        state = self.state
+        stopped_early = not was_stopped and state.step < self.steps
+        return Result(
+            status="stopped" if was_stopped else "completed", checkpoint=state.checkpoint, step=state.step,
+            steps=self.steps, training_loss=state.loss, validation_losses=state.best_losses, stopped_early=stopped_early,
+            seconds=state.seconds, tokens=state.tokens,
+            peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        )  # fmt: skip
 
+    def _rewind(self, size: int) -> None:
+        """Forget what was said after the state was kept. A new file takes the old one's place, so that readers notice."""
+        progress = self._directory / PROGRESS
+        said = progress.read_bytes()[:size] if progress.exists() else b""
+        unfinished = progress.with_suffix(".unfinished")
+        unfinished.write_bytes(said)
+        unfinished.rename(progress)
 
-def prepare(base: Path, settings: Settings) -> tuple[PreTrainedModel, dict[str, LoraLinear]]:
-    """The model with what is to be trained switched on; adapters by layer name, none for full training."""
-    model = load_base(base)
-    adapters: dict[str, LoraLinear] = {}
-    if settings.method == "lora":
-        adapters = add_adapters(model, settings.lora_rank, settings.lora_alpha, settings.lora_dropout, settings.seed)
-    else:
-        model.requires_grad_(True)
-    model.train()
-    return model, adapters
+    def _go_on_from(self, state: State) -> None:
+        self.state = state
+        if state.checkpoints_activations:
+            self.trainee.learner.checkpoint_activations()
+        self.trainee.learner.refresh()
 
+    def _step(self, indices: list[int], epoch: int) -> None:
+        state, settings = self.state, self.settings
+        rate = rate_at(state.step, self.steps, settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        batches = list(cut(self.train, indices, state.microbatch_tokens, self.trainee.shares))
+        result = step(self.trainee, self.optimizer, batches, settings.max_gradient_norm)
+        state.step += 1
+        state.tokens += sum(self.train.length(index) for index in indices)
+        state.loss, state.seconds = result.loss, time.monotonic() - self._began
+        self._tell(
+            StepDone(
+                step=state.step, steps=self.steps, epoch=epoch, loss=result.loss, gradient_norm=result.gradient_norm,
+                learning_rate=rate, answer_tokens=result.answer_tokens, tokens_per_s=state.tokens / state.seconds,
+                seconds_left=state.seconds / state.step * (self.steps - state.step),
+            )
+        )  # fmt: skip
 
-def make_optimizer(model: PreTrainedModel, settings: Settings) -> torch.optim.Optimizer:
-    """AdamW, fused; weight decay (if any) on matrices only, not on embeddings, norms and biases."""
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    embeddings = {id(weight) for weight in model.get_input_embeddings().parameters()}
-    for weight in model.parameters():
-        if weight.requires_grad:
-            (decayed if weight.ndim == 2 and id(weight) not in embeddings else plain).append(weight)
-    return torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=settings.learning_rate,
-        betas=(0.9, settings.beta2),
-        fused=True,
-    )
+    def _look_back(self, epoch: int, is_stopped: bool) -> None:
+        """Evaluate and keep what there is, when it is time."""
+        state, settings = self.state, self.settings
+        is_last = state.step == self.steps
+        every = self.evaluates_every if self.validation else self.sampler.steps_per_epoch
+        is_regular = state.step % every == 0 or is_last
+        if is_stopped and not is_regular:
+            self.keep_state()  # as it would be without the stop: a run that goes on has nothing out of turn
+        if is_regular or is_stopped:
+            is_best = True
+            if self.validation:
+                losses = [evaluate(self.trainee, rows, state.microbatch_tokens) for rows in self.validation]
+                is_best = state.judge(losses, settings.early_stopping_threshold)
+                self._tell(Evaluated(step=state.step, epoch=epoch, losses=losses, is_best=is_best))
+            self._keep_checkpoint(is_best)
+        state.seconds = time.monotonic() - self._began
+        if is_regular or (not is_stopped and self.keeper.is_due(settings.saves_every_s)):
+            self.keep_state()
+
+    def keep_state(self) -> None:
+        """Begin to write the state."""
+        self.keeper.keep(self.state, self._progress.fileno())
+
+    def _keep_checkpoint(self, is_best: bool) -> None:
+        """Adapters are small: all are kept. Of whole models the best and, until the state is on the disk, the one before."""
+        before = self.state.checkpoint
+        if is_best or self.trainee.adapters:
+            written = self.checkpoints.write(self.state.step)
+            if is_best:
+                self.state.checkpoint = written
+        if not self.trainee.adapters:
+            self.checkpoints.keep_only([before, self.state.checkpoint])
+
+    def _is_over(self) -> bool:
+        return self.plan.rehearses_only or self.state.waited >= self.settings.early_stopping_patience
+
+    def _tell(self, line: Progress) -> None:
+        self._progress.write(msgspec.json.encode(line) + b"\n")
+
+    def _key(self) -> str:
+        """What a state must belong to: this plan with these rows."""
+        digest = hashlib.sha256(msgspec.json.encode(self.plan))
+        for rows in (self.train, *self.validation):
+            for part in (rows.starts, rows.tokens, rows.is_answer):
+                digest.update(part.data)
+        return digest.hexdigest()
 
 
 def rate_at(done: int, steps: int, settings: Settings) -> float:

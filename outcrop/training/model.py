@@ -1,73 +1,80 @@
-"""A base model from its folder, with attention that keeps packed rows apart.
-
-Shape legend: T tokens laid end to end, R rows, L longest row, H heads, K key-value heads, D head width.
-"""
+"""A base model from its folder, and two ways to its loss and gradients: written out (decoder.py), or by autograd."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from outcrop.errors import Invalid
-from outcrop.training.batches import Grid, Microbatch
+from outcrop.training.attention import ATTENTION, laid_out
+from outcrop.training.batches import Microbatch
+from outcrop.training.decoder import Decoder, fits
+from outcrop.training.flat import FlatParameters
+from outcrop.training.lora import LoraLinear, add_adapters
+from outcrop.training.plan import Settings
 
-ATTENTION = "outcrop_rows"
-
-
-def attend_rows(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    grids: list[Grid],
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """Causal attention within each row: query [1, H, T, D], key and value [1, K, T, D] -> [1, T, H, D].
-
-    Rows of like length are laid out as a grid for the attention alone. Padding stands right of every row, where
-    causal attention never looks, so no mask is built and the result equals that of each row by itself.
-
-    Raises Invalid for attention that this does not compute: a sliding window shorter than a row, soft-capped scores.
-    """
-    if softcap is not None:
-        raise Invalid("this base model soft-caps its attention scores, which training does not support")
-    longest = max(grid.grid_RL.shape[1] for grid in grids)
-    if sliding_window is not None and longest > sliding_window:
-        raise Invalid(f"a row has {longest} tokens, more than the base model's attention window of {sliding_window}")
-    groups = query.shape[1] // key.shape[1]
-    mixed_THD = [_attend_grid(query, key, value, grid, groups, scaling) for grid in grids]
-    return torch.cat(mixed_THD)[None], None
+# Logits are made for so many bytes at a time.
+HEAD_BYTES = 1 << 26
 
 
-def _attend_grid(query: Tensor, key: Tensor, value: Tensor, grid: Grid, groups: int, scaling: float | None) -> Tensor:
-    """The rows of one grid: their tokens [t, H, D] in order."""
+class Learner(Protocol):
+    """What a step needs of a model."""
 
-    def as_grid(heads: Tensor) -> Tensor:
-        rows, longest = grid.grid_RL.shape
-        flat_HtD = heads[0][:, grid.grid_RL.flatten()]
-        return flat_HtD.view(heads.shape[1], rows, longest, heads.shape[3]).transpose(0, 1)
+    def loss(self, batch: Microbatch) -> float:
+        """Summed cross-entropy (nats) at the supervised positions; nothing is dropped, no gradients."""
 
-    key_RHLD, value_RHLD = as_grid(key), as_grid(value)
-    if groups > 1:
-        key_RHLD, value_RHLD = key_RHLD.repeat_interleave(groups, 1), value_RHLD.repeat_interleave(groups, 1)
-    mixed_RHLD = F.scaled_dot_product_attention(as_grid(query), key_RHLD, value_RHLD, is_causal=True, scale=scaling)
-    mixed_tHD: Tensor = mixed_RHLD.transpose(1, 2).flatten(0, 1)[grid.place_t]
-    return mixed_tHD
+    def learn(self, batch: Microbatch, share: float) -> float:
+        """The same with dropout, if any, and `share` times its gradient added to the gradients."""
+
+    def refresh(self) -> None:
+        """Take up what the optimizer changed."""
+
+    def checkpoint_activations(self) -> None:
+        """From now on keep each layer's input only and compute the rest again: a third more work, less memory."""
 
 
-AttentionInterface.register(ATTENTION, attend_rows)
+class Autograd:
+    """Any causal language model of transformers, through its attention interface."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+
+    @torch.no_grad()
+    def loss(self, batch: Microbatch) -> float:
+        self._model.eval()
+        with laid_out(batch.attention):
+            return self._loss(batch).item()
+
+    def learn(self, batch: Microbatch, share: float) -> float:
+        self._model.train()
+        with laid_out(batch.attention):  # the backward pass, too, may go through attention again
+            loss = self._loss(batch)
+            (loss * share).backward()  # type: ignore[no-untyped-call]
+        return loss.item()
+
+    def refresh(self) -> None:
+        """Nothing to do: the model reads the weights that the optimizer writes."""
+
+    def checkpoint_activations(self) -> None:
+        self._model.activation_checkpointing_enable()
+
+    def _loss(self, batch: Microbatch) -> Tensor:
+        hidden_1TW = self._model.get_decoder()(
+            input_ids=batch.tokens_1T, position_ids=batch.positions_1T, use_cache=False
+        ).last_hidden_state
+        logits_UV = self._model.get_output_embeddings()(hidden_1TW[0, batch.places_U]).float()
+        cap = getattr(self._model.config, "final_logit_softcapping", None)
+        if cap is not None:
+            logits_UV = torch.tanh(logits_UV / cap) * cap
+        losses_S = F.cross_entropy(logits_UV[batch.pair_rows_S], batch.targets_S, reduction="none")
+        return (losses_S * batch.counts_S).sum()
 
 
 def load_base(folder: Path) -> PreTrainedModel:
-    """The base model in float32, frozen, ready for packed rows.
+    """The base model in float32, frozen.
 
     float32 whatever the config says: on processors without bf16 units bf16 arithmetic is several
     times slower (a product of 1024 x 1024 matrices, one thread of a Xeon without AMX, torch 2.13: 30 against 110
@@ -95,10 +102,43 @@ def load_base(folder: Path) -> PreTrainedModel:
     return model
 
 
-def answer_loss(model: PreTrainedModel, batch: Microbatch) -> Tensor:
-    """Summed cross-entropy (nats) at the supervised positions; logits are made nowhere else."""
-    hidden_1TW = model.get_decoder()(
-        input_ids=batch.tokens_1T, position_ids=batch.positions_1T, use_cache=False, grids=batch.grids
-    ).last_hidden_state
-    logits_SV = model.get_output_embeddings()(hidden_1TW[0, batch.sources_S])
-    return F.cross_entropy(logits_SV.float(), batch.targets_S, reduction="sum")
+class Trainee:
+    """A base model made ready: adapters or all weights as flat parameters, and the way to their gradients.
+
+    Raises Invalid as `load_base` does.
+    """
+
+    def __init__(self, base: Path, settings: Settings, longest: int) -> None:
+        self.model = load_base(base)
+        self.adapters: dict[str, LoraLinear] = {}
+        if settings.method == "lora":
+            self.adapters = add_adapters(
+                self.model, settings.lora_rank, settings.lora_alpha, settings.lora_dropout, settings.seed
+            )
+        else:
+            self.model.requires_grad_(True)
+        self.flat = FlatParameters(self._groups(settings))
+        # What drops a different part of each row's prefix cannot share it.
+        self.shares = settings.shares_prefixes and settings.lora_dropout == 0
+        self.learner: Learner
+        if settings.lora_dropout == 0 and fits(self.model, longest):
+            self.learner = Decoder(self.model, self.flat)
+        else:
+            self.learner = Autograd(self.model)
+
+    def _groups(self, settings: Settings) -> list[tuple[list[nn.Parameter], float]]:
+        """What is trained; weight decay on matrices only, not on embeddings, norms and biases."""
+        if self.adapters:
+            lowering = [adapter.A_rI for adapter in self.adapters.values()]
+            raising = [adapter.B_Or for adapter in self.adapters.values()]
+            return [([*lowering, *raising], settings.weight_decay)]
+        embeddings = {id(weight) for weight in self.model.get_input_embeddings().parameters()}
+        decayed: list[nn.Parameter] = []
+        plain: list[nn.Parameter] = []
+        for weight in self.model.parameters():
+            (decayed if weight.ndim == 2 and id(weight) not in embeddings else plain).append(weight)
+        return [(decayed, settings.weight_decay), (plain, 0.0)]
+
+    def state(self) -> dict[str, Any]:
+        """The model's weights by name, copied: flat parameters share their memory, which safetensors refuses."""
+        return {name: weight.clone() for name, weight in self.model.state_dict().items()}

@@ -30,12 +30,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     weight_decay: float = 0.0
     max_gradient_norm: float = 1.0
     shuffles: bool = True
+    shares_prefixes: bool = True
+    """Draw rows that begin alike together and compute what they share once."""
     microbatch_tokens: int = 4096
     """Most tokens, padding of attention counted, that go through the model at once; only memory depends on it."""
     evaluations_per_epoch: int = 4
     """When there are validation rows. At most one in every two steps; early stopping counts these."""
-    saves_every_s: float = 0.0
-    """Without validation rows a checkpoint is kept this often; 0 means at the end only."""
+    saves_every_s: float = 20.0
+    """The run's state is kept this often, and after every evaluation; less often when saving takes long."""
 
     def warmup(self, steps: int) -> int:
         """Steps over which the rate rises: as said, else 5 % of all, at most 100."""
@@ -54,7 +56,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     start_adapter: str | None = None
     """A folder of adapters to go on from (tuning a tuned model again); method lora only."""
     threads: int = 0
-    """0: as many as the process may use."""
+    """0: as many as the process may use. A run that is to be bit-equal to another needs the same number."""
+    rehearses_only: bool = False
+    """End after the rehearsal: for `outcrop plan`."""
+    memory_bytes: int = 0
+    """What training may take; 0: what the machine has free."""
 
     def write(self, directory: Path) -> None:
         """Lay the plan down, so that the child process finds it."""
@@ -78,6 +84,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     stopped_early: bool = False
     seconds: float = 0.0
     tokens: int = 0
+    peak_memory: int = 0
+    """Most resident bytes of the training process."""
 
     def write(self, directory: Path) -> None:
         unfinished = directory / (RESULT + ".tmp")
@@ -114,4 +122,23 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag
     is_best: bool
 
 
-Progress = StepDone | Evaluated
+class Rehearsed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="rehearsal"):
+    """The first line of progress.jsonl: what the run will take. Tokens are those of all epochs."""
+
+    rows: int
+    steps: int
+    tokens: int
+    computed_tokens: int
+    """After sharing: what goes through the model."""
+    answer_tokens: int
+    seconds: float
+    seconds_error: float
+    memory_bytes: int
+    """Most resident bytes of the training process, measured with the heaviest batch."""
+    microbatch_tokens: int
+    checkpoints_activations: bool
+    groups_save: float
+    """Part of all tokens that drawing rows in groups saves; under 5 % they are drawn one by one."""
+
+
+Progress = StepDone | Evaluated | Rehearsed

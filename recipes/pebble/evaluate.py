@@ -14,7 +14,8 @@ import torch
 
 from outcrop.datasets.rows import Rows
 from outcrop.rendering import Conversation, Rendered, Renderer
-from outcrop.training.batches import cut
+from outcrop.training.attention import laid_out
+from outcrop.training.batches import Microbatch
 from outcrop.training.model import load_base
 from recipes.pebble.lessons import LESSONS
 
@@ -53,15 +54,13 @@ def right_share(model: torch.nn.Module, rendered: list[Rendered]) -> float:
     rows = Rows.of(rendered)
     right = 0
     with torch.no_grad():
-        for batch in cut(rows, range(len(rows)), 8192):
-            hidden = model.get_decoder()(
-                input_ids=batch.tokens_1T, position_ids=batch.positions_1T, use_cache=False, grids=batch.grids
-            ).last_hidden_state[0, batch.sources_S]
-            fits = model.get_output_embeddings()(hidden).argmax(-1) == batch.targets_S
-            ends = (batch.positions_1T[0] == 0).nonzero().squeeze(1)[1:]
-            owner = torch.bucketize(batch.sources_S, ends, right=True)
-            wrong = torch.zeros(len(ends) + 1).index_add_(0, owner, (~fits).float())
-            right += int((wrong == 0).sum())
+        for row in range(len(rows)):
+            batch = Microbatch.of(rows, [row])
+            with laid_out(batch.attention):
+                hidden = model.get_decoder()(
+                    input_ids=batch.tokens_1T, position_ids=batch.positions_1T, use_cache=False
+                ).last_hidden_state[0, batch.places_U]
+            right += int((model.get_output_embeddings()(hidden).argmax(-1) == batch.targets_S).all())
     return round(right / len(rendered), 3)
 
 

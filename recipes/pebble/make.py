@@ -199,7 +199,7 @@ def main() -> None:
         threads=chosen.threads,
         settings=Settings(
             method="full", epochs=1, batch_rows=chosen.batch_rows, learning_rate=chosen.learning_rate, warmup_steps=100,
-            decay_share=chosen.decay_share, weight_decay=0.05, shuffles=False, saves_every_s=120, seed=chosen.seed,
+            decay_share=chosen.decay_share, weight_decay=0.05, shuffles=False, seed=chosen.seed,
         ),
     ).write(chosen.out)  # fmt: skip
     sys.exit(subprocess.run([sys.executable, "-m", "outcrop.training", str(chosen.out)], check=False).returncode)

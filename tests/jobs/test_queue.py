@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -135,3 +138,24 @@ def test_a_job_that_ended_before_its_worker_died_is_not_run_again(jobs: Jobs) ->
     assert ran == []
     assert jobs.claim("next") is None
     assert jobs.records.get(submitted.id) == ended
+
+
+def test_a_dead_workers_job_is_free_at_once_and_a_living_ones_is_not(jobs: Jobs) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    submit(jobs)
+    assert jobs.claim(f"here:{dead.pid}") is not None
+    jobs.free_of_the_dead("elsewhere")
+    assert jobs.claim("next") is None
+    jobs.free_of_the_dead("here")
+    assert jobs.claim(f"here:{os.getpid()}") is not None
+    jobs.free_of_the_dead("here")
+    assert jobs.claim("next") is None
+
+
+def test_a_stopped_job_can_be_queued_again_and_a_running_one_cannot(jobs: Jobs) -> None:
+    stopped = jobs.stop(submit(jobs))
+    assert jobs.resume(stopped).status == "InProgress"
+    with pytest.raises(Conflict, match="only a stopped or failed one"):
+        jobs.resume(stopped)
+    assert jobs.claim("worker") is not None

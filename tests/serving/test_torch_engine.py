@@ -9,8 +9,8 @@ import torch
 
 from outcrop.serving.engines.torch_engine import Active, TorchEngine, sample
 from outcrop.serving.protocol import Generate
-from outcrop.training.loop import prepare
 from outcrop.training.lora import save_adapters
+from outcrop.training.model import Trainee
 from outcrop.training.plan import Settings
 from tests.models import make_gpt2, make_llama
 
@@ -32,7 +32,7 @@ def adapters(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folders = []
     for seed in (1, 2):
         folder = tmp_path_factory.mktemp(f"adapter{seed}")
-        _, made = prepare(base, Settings(lora_rank=4, lora_alpha=8.0, seed=seed))
+        made = Trainee(base, Settings(lora_rank=4, lora_alpha=8.0, seed=seed), 256).adapters
         for adapter in made.values():
             torch.manual_seed(seed)
             adapter.B_Or.data.normal_(0, 0.3)
@@ -112,7 +112,7 @@ def test_answers_of_different_lengths_leave_the_batch_without_harm(base: Path) -
 
 def test_an_adapter_of_another_base_is_refused(base: Path, tmp_path: Path) -> None:
     other = make_llama(tmp_path / "other", layers=4)
-    _, made = prepare(other, Settings(lora_rank=2))
+    made = Trainee(other, Settings(lora_rank=2), 256).adapters
     (tmp_path / "adapter").mkdir()
     save_adapters(made, tmp_path / "adapter", "other")
     with pytest.raises(ValueError, match="does not fit this base"):

@@ -2,20 +2,25 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from transformers import AutoModelForCausalLM
 
 from outcrop.datasets import Rows
 from outcrop.errors import Diverged, Invalid
 from outcrop.rendering import Conversation, Renderer
-from outcrop.training.batches import cut, lay_out, order_of
-from outcrop.training.loop import make_optimizer, prepare, rate_at, run
-from outcrop.training.lora import add_adapters, load_adapters, save_adapters
-from outcrop.training.model import answer_loss, load_base
+from outcrop.training.attention import TreeAttention
+from outcrop.training.batches import Microbatch, cut
+from outcrop.training.decoder import Decoder
+from outcrop.training.loop import rate_at, run
+from outcrop.training.lora import load_adapters, save_adapters
+from outcrop.training.model import Autograd, Trainee
 from outcrop.training.plan import Plan, Result, Settings
+from outcrop.training.prefixes import Forest, neighbours
 from outcrop.training.step import evaluate, step
 from tests.models import make_gpt2, make_llama
 
@@ -26,6 +31,49 @@ TALKS = [
     Conversation.of("x", "y"),
     Conversation.of("the mat and the house", "ran"),
 ]
+SIZES = {
+    "vocab_size": 100, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 512, "initializer_range": 0.1,
+}  # fmt: skip
+# A config of transformers, what it needs besides, and which of the two ways computes it.
+FAMILIES = {
+    "llama": (transformers.LlamaConfig, {}, Decoder),
+    "llama with biases, tied": (
+        transformers.LlamaConfig, {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}, Decoder,
+    ),
+    "mistral": (transformers.MistralConfig, {"sliding_window": None}, Decoder),
+    "mistral, rows beyond its window": (transformers.MistralConfig, {"sliding_window": 64}, Autograd),
+    "qwen2": (transformers.Qwen2Config, {}, Decoder),
+    "qwen3": (transformers.Qwen3Config, {"head_dim": 16}, Decoder),
+    "gemma": (transformers.GemmaConfig, {"head_dim": 16}, Autograd),
+    "gemma2": (transformers.Gemma2Config, {"head_dim": 16, "sliding_window": 64}, Autograd),
+    "gemma3": (transformers.Gemma3TextConfig, {"head_dim": 16, "sliding_window": 64}, Autograd),
+    "phi": (transformers.PhiConfig, {}, Autograd),
+    "phi3": (transformers.Phi3Config, {"pad_token_id": 0}, Autograd),
+    "olmo2": (transformers.Olmo2Config, {"eos_token_id": 1}, Autograd),
+    "stablelm": (transformers.StableLmConfig, {}, Autograd),
+}  # fmt: skip
+
+
+def trees(seed: int = 0) -> Rows:
+    """Three documents under one system prompt with four questions each, a row twice, one that ends inside the prompt, and
+    one whose prefix is learned (a second answer in the middle)."""
+    draw = np.random.default_rng(seed)
+
+    def words(number: int) -> list[int]:
+        return [int(token) for token in draw.integers(3, 99, number)]
+
+    made: list[tuple[list[int], list[bool]]] = []
+    prompt = words(50)
+    for _ in range(3):
+        document = words(100)
+        made += [(prompt + document + words(9), [False] * 155 + [True] * 4) for _ in range(4)]
+    made += [made[0], (prompt, [False] * 20 + [True] * 30), (prompt + words(70), [False] * 20 + [True] * 100)]
+    starts = np.cumsum([0, *(len(tokens) for tokens, _ in made)])
+    return Rows(
+        np.concatenate([np.array(tokens, np.int32) for tokens, _ in made]),
+        np.concatenate([np.array(mask) for _, mask in made]), starts,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["llama", "gpt2"])
@@ -40,6 +88,16 @@ def rows(base: Path) -> Rows:
     return Rows.of(renderer.training_row(talk) for talk in TALKS)
 
 
+def trainee_of(base: Path, **settings: object) -> Trainee:
+    """A model with adapters that already do something."""
+    trainee = Trainee(base, Settings(lora_rank=4, lora_alpha=8.0, **settings), 256)
+    generator = torch.Generator().manual_seed(3)
+    for adapter in trainee.adapters.values():
+        adapter.B_Or.data.normal_(std=0.05, generator=generator)
+    trainee.learner.refresh()
+    return trainee
+
+
 def plain_loss(model: torch.nn.Module, rows: Rows) -> torch.Tensor:
     """One row at a time through transformers' own attention, logits everywhere."""
     total = torch.zeros(())
@@ -51,62 +109,128 @@ def plain_loss(model: torch.nn.Module, rows: Rows) -> torch.Tensor:
     return total
 
 
-def test_packed_rows_have_the_loss_and_gradients_of_each_row_by_itself(base: Path, rows: Rows) -> None:
-    packed, plain = load_base(base).requires_grad_(True), AutoModelForCausalLM.from_pretrained(base)
-    loss = sum((answer_loss(packed, batch) for batch in cut(rows, range(len(rows)), 4096)), torch.zeros(()))
-    loss.backward()
-    reference = plain_loss(plain, rows)
-    reference.backward()
-    assert loss.item() == pytest.approx(reference.item(), rel=1e-5)
-    for (name, one), other in zip(packed.named_parameters(), plain.parameters(), strict=True):
-        assert torch.allclose(one.grad, other.grad, rtol=1e-3, atol=1e-5), name
+def learned(trainee: Trainee, batches: list[Microbatch]) -> tuple[float, torch.Tensor]:
+    """Loss and gradient of microbatches."""
+    trainee.flat.zero_grad()
+    loss = sum(trainee.learner.learn(batch, 1.0) for batch in batches)
+    return loss, torch.cat(trainee.flat.gradients())
 
 
-def test_how_a_batch_is_cut_does_not_change_the_step(base: Path, rows: Rows) -> None:
+def difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other.detach()).norm() / other.detach().norm())
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_trees_have_the_loss_and_gradients_of_each_row_by_itself(family: str, method: str, tmp_path: Path) -> None:
+    make, more, way = FAMILIES[family]
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(make(**SIZES, **more))
+    for name, weight in model.named_parameters():
+        if "bias" in name or "norm" in name:
+            weight.data += 0.1 * torch.randn_like(weight)
+    model.save_pretrained(tmp_path)
+    rows = trees()
+
+    trainee = trainee_of(tmp_path, method=method)
+    assert isinstance(trainee.learner, way)
+    shared = list(cut(rows, range(len(rows)), 4096))
+    assert sum(batch.attention.num_tokens for batch in shared) < 0.4 * len(rows.tokens)
+    tree = learned(trainee, shared)
+    packed = learned(trainee, list(cut(rows, range(len(rows)), 4096, shares=False)))
+    assert trainee.learner.loss(shared[0]) == pytest.approx(tree[0], rel=1e-6)
+    trainee.learner.checkpoint_activations()
+    checkpointed = learned(trainee, shared)
+
+    reference = trainee_of(tmp_path, method=method)
+    reference.model.set_attn_implementation("eager")
+    reference.flat.zero_grad()
+    expected = plain_loss(reference.model, rows)
+    expected.backward()
+    gradient = torch.cat(reference.flat.gradients())
+    for loss, found in (tree, packed, checkpointed):
+        assert loss == pytest.approx(expected.item(), rel=1e-5)
+        assert difference(found, gradient) < 1e-5
+
+
+def test_a_forest_holds_every_row_and_learns_what_the_rows_learn() -> None:
+    rows = trees()
+    forest = Forest.of(rows, range(len(rows)))
+    assert forest.counts.sum() == sum(is_answer[1:].sum() for _, is_answer in rows)
+    depths = {node.position for node in forest.nodes}
+    assert len(depths) >= 3, "system prompt, document and question are levels of their own"
+    mask = TreeAttention(forest.nodes, len(forest.tokens)).mask()
+    for tokens, _ in rows:  # some place sees exactly this row
+        ways = [forest.tokens[mask[place].numpy()] for place in range(len(forest.tokens))]
+        assert any(np.array_equal(way, tokens[:-1]) for way in ways)
+
+
+def test_neighbours_never_share_a_last_token() -> None:
+    same = np.array([5, 6, 7], np.int32)
+    rows = Rows(np.concatenate([same, same]), np.ones(6, bool), np.array([0, 3, 6]))
+    assert neighbours(rows, [0, 1]).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_attention_in_blocks_is_attention_under_the_mask(seed: int) -> None:
+    rows = trees(seed)
+    for shares in (True, False):
+        forest = Forest.of(rows, range(len(rows)), shares)
+        layout = TreeAttention(forest.nodes, len(forest.tokens))
+        draw = torch.Generator().manual_seed(seed)
+        query, key, value, grad = (torch.randn(len(forest.tokens), heads, 16, generator=draw) for heads in (4, 2, 2, 4))
+        used = sorted(set(forest.sources.tolist()))
+        only_used = torch.zeros_like(grad)
+        only_used[used] = grad[used]
+        for attention, asked in ((layout, grad), (layout.from_first_use(used), only_used)):
+            mixed, sums = attention.forward(query, key, value, 0.25)
+            grads = tuple(torch.zeros_like(part) for part in (query, key, value))
+            attention.backward(asked, query, key, value, mixed, sums, 0.25, grads)
+            parts = [part.clone().requires_grad_() for part in (query, key, value)]
+            expected = scaled_dot_product_attention(
+                *(part.transpose(0, 1)[None] for part in parts), attn_mask=layout.mask(), scale=0.25, enable_gqa=True
+            )[0].transpose(0, 1)
+            assert difference(mixed[used], expected[used]) < 1e-6
+            for found, wanted in zip(grads, torch.autograd.grad(expected, parts, asked), strict=True):
+                assert difference(found, wanted) < 1e-6
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_how_a_batch_is_cut_does_not_change_the_step(base: Path, method: str) -> None:
+    """Pain 6: eight microbatches of one row are one of eight."""
+    rows = trees()
     results = []
-    for most_tokens in (1, 60, 4096):
-        model, _ = prepare(base, Settings(method="full"))
-        optimizer = make_optimizer(model, Settings(method="full"))
-        batches = list(cut(rows, range(len(rows)), most_tokens))
-        results.append((len(batches), step(model, optimizer, batches, 1.0)))
-    counts, steps = zip(*results, strict=True)
-    assert counts[0] == len(rows)
-    assert counts[-1] == 1
-    for other in steps[1:]:
-        assert other.loss == pytest.approx(steps[0].loss, rel=1e-6)
-        assert other.gradient_norm == pytest.approx(steps[0].gradient_norm, rel=1e-5)
-        assert other.answer_tokens == steps[0].answer_tokens
+    for most_tokens in (1, 300, 4096):
+        trainee = trainee_of(base, method=method)
+        batches = list(cut(rows, range(8), most_tokens))
+        found = step(trainee, trainee.flat.optimizer(1e-3, 0.95), batches, 1.0)
+        results.append((len(batches), found, torch.cat(trainee.flat.gradients())))
+    assert next(count for count, _, _ in results) == 8
+    assert [count for count, _, _ in results][-1] == 1
+    for _, other, gradient in results[1:]:
+        assert other.loss == pytest.approx(results[0][1].loss, rel=1e-6)
+        assert difference(gradient, results[0][2]) < 5e-6
+        assert other.answer_tokens == results[0][1].answer_tokens
 
 
 def test_rows_do_not_see_each_other(base: Path, rows: Rows) -> None:
-    model = load_base(base)
-    alone = [answer_loss(model, next(cut(rows, [index], 4096))).item() for index in range(len(rows))]
-    assert evaluate(model, rows, 4096) == pytest.approx(sum(alone) / int(rows.is_answer.sum()), rel=1e-5)
-
-
-def test_every_token_has_its_place_in_the_grids() -> None:
-    lengths = [3, 3, 4, 9, 30]
-    places = 0
-    for grid in lay_out(lengths):
-        assert grid.grid_RL.numel() <= len(grid.place_t) / 0.8 + 1
-        flat = grid.grid_RL.flatten()[grid.place_t]
-        assert flat.tolist() == list(range(places, places + len(flat)))
-        places += len(flat)
-    assert places == sum(lengths)
+    """Pain 7."""
+    trainee = trainee_of(base)
+    alone = [trainee.learner.loss(Microbatch.of(rows, [index])) for index in range(len(rows))]
+    assert evaluate(trainee, rows, 4096) == pytest.approx(sum(alone) / int(rows.is_answer.sum()), rel=1e-5)
 
 
 def test_an_adapter_begins_as_the_base_and_is_read_by_peft(base: Path, rows: Rows, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
-    plain = load_base(base)
-    before = evaluate(plain, rows, 4096)
-    model, adapters = prepare(base, Settings(lora_rank=4, lora_alpha=8.0))
-    assert evaluate(model, rows, 4096) == pytest.approx(before, rel=1e-6)
-    optimizer = make_optimizer(model, Settings(learning_rate=1e-2))
+    before = evaluate(Trainee(base, Settings(method="full"), 256), rows, 4096)
+    trainee = Trainee(base, Settings(lora_rank=4, lora_alpha=8.0), 256)
+    assert evaluate(trainee, rows, 4096) == pytest.approx(before, rel=1e-6)
+    optimizer = trainee.flat.optimizer(1e-2, 0.95)
     for _ in range(3):
-        step(model, optimizer, list(cut(rows, range(len(rows)), 4096)), 1.0)
-    after = evaluate(model, rows, 4096)
+        step(trainee, optimizer, list(cut(rows, range(len(rows)), 4096)), 1.0)
+    after = evaluate(trainee, rows, 4096)
     assert after < before
-    save_adapters(adapters, tmp_path, "the-base")
+    save_adapters(trainee.adapters, tmp_path, "the-base")
 
     theirs = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path)
     with torch.no_grad():
@@ -123,22 +247,20 @@ def test_an_adapter_written_by_peft_is_read_by_us(base: Path, rows: Rows, tmp_pa
                         fan_in_fan_out="gpt2" in base.name),
     )  # fmt: skip
     theirs.save_pretrained(tmp_path)
-    model = load_base(base)
-    adapters = add_adapters(model, 4, 8.0, 0.0, seed=1)
-    load_adapters(adapters, tmp_path)
+    trainee = trainee_of(base)
+    load_adapters(trainee.adapters, tmp_path)
+    trainee.learner.refresh()
     with torch.no_grad():
         expected = plain_loss(theirs.eval(), rows).item() / int(rows.is_answer.sum())
-    assert evaluate(model, rows, 4096) == pytest.approx(expected, rel=1e-4)
+    assert evaluate(trainee, rows, 4096) == pytest.approx(expected, rel=1e-4)
 
 
 def test_an_adapter_of_another_base_is_refused(base: Path, tmp_path: Path) -> None:
     other = make_llama(tmp_path / "other", layers=3)
-    _, adapters = prepare(other, Settings(lora_rank=4))
     (tmp_path / "adapter").mkdir()
-    save_adapters(adapters, tmp_path / "adapter", "other")
-    _, ours = prepare(base, Settings(lora_rank=4))
+    save_adapters(trainee_of(other).adapters, tmp_path / "adapter", "other")
     with pytest.raises(Invalid, match="does not fit the base model"):
-        load_adapters(ours, tmp_path / "adapter")
+        load_adapters(trainee_of(base).adapters, tmp_path / "adapter")
 
 
 def plan_for(base: Path, rows: Rows, folder: Path, **settings: object) -> Path:
@@ -153,10 +275,11 @@ def plan_for(base: Path, rows: Rows, folder: Path, **settings: object) -> Path:
 def test_a_run_keeps_its_best_checkpoint(base: Path, rows: Rows, tmp_path: Path) -> None:
     result = run(plan_for(base, rows, tmp_path / "run"), lambda: False)
     assert result.status == "completed"
-    model, adapters = prepare(base, Settings(lora_rank=4))
-    load_adapters(adapters, tmp_path / "run" / str(result.checkpoint))
-    assert evaluate(model, rows, 4096) == pytest.approx(result.validation_losses[0], rel=1e-4)
-    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 1
+    trainee = Trainee(base, Settings(lora_rank=4), 256)
+    load_adapters(trainee.adapters, tmp_path / "run" / str(result.checkpoint))
+    trainee.learner.refresh()
+    assert evaluate(trainee, rows, 4096) == pytest.approx(result.validation_losses[0], rel=1e-4)
+    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) > 1, "every evaluation's adapters can be deployed"
 
 
 def test_training_that_does_not_get_better_stops_early(base: Path, rows: Rows, tmp_path: Path) -> None:
@@ -190,11 +313,10 @@ def test_full_training_writes_a_model_that_transformers_loads(base: Path, rows: 
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_in_words(base: Path, rows: Rows, tmp_path: Path) -> None:
-    model, _ = prepare(base, Settings(method="full"))
-    next(iter(model.parameters())).data.fill_(float("nan"))
-    optimizer = make_optimizer(model, Settings(method="full"))
+    trainee = trainee_of(base, method="full")
+    trainee.flat.groups[0][0].data.fill_(float("nan"))
     with pytest.raises(Diverged, match="try a lower learningRate"):
-        step(model, optimizer, list(cut(rows, [0], 4096)), 1.0)
+        step(trainee, trainee.flat.optimizer(1e-3, 0.95), list(cut(rows, [0], 4096)), 1.0)
 
 
 def test_the_rate_rises_and_falls_in_straight_lines() -> None:
@@ -205,12 +327,6 @@ def test_the_rate_rises_and_falls_in_straight_lines() -> None:
     assert rates[-1] == pytest.approx(1 / 16)
     plateau = Settings(learning_rate=1.0, warmup_steps=0, decay_share=0.25)
     assert [rate_at(done, 20, plateau) for done in (0, 14)] == [1.0, 1.0]
-
-
-def test_the_order_of_rows_can_be_found_again() -> None:
-    assert order_of(3, 50, seed=1, shuffles=True) == order_of(3, 50, seed=1, shuffles=True)
-    assert sorted(order_of(3, 50, seed=1, shuffles=True)) == list(range(50))
-    assert order_of(3, 50, seed=1, shuffles=True) != order_of(4, 50, seed=1, shuffles=True)
 
 
 def test_the_child_process_leaves_a_reason_when_the_base_is_broken(rows: Rows, tmp_path: Path) -> None:
