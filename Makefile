@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH_PAGE := https://download.pytorch.org/whl/cpu/torch/
 DATA ?= ../shared/data
 
-.PHONY: help install demo test lint docs serve bench-banking77 bench-tatqa bench-wire pebble clean
+.PHONY: help install demo test lint docs serve bench-banking77 bench-tatqa bench-wire bench-train bench-kills bench-plan pebble clean
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
@@ -51,10 +51,26 @@ bench-tatqa: install
 bench-wire: install
 	$(BIN)/python -m benchmarks.wire
 
+## make bench-train  training against TRL and transformers (makes their environment in .venv-peers; 40 minutes)
+PEERS ?= .venv-peers
+$(PEERS)/installed:
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --retries 0 --find-links $(TORCH_PAGE) torch==2.13.0
+	$(PEERS)/bin/pip install --quiet transformers==5.23.0 peft==0.21.2 trl==1.16.0 accelerate==1.15.0 datasets==5.2.0
+	touch $@
+bench-train: install $(PEERS)/installed
+	$(BIN)/python -m benchmarks.train --data $(DATA) --peers $(PEERS)
+## make bench-kills  a run killed thirty times against one left alone
+bench-kills: install
+	$(BIN)/python -m benchmarks.kills
+## make bench-plan   plans against what ten jobs then took
+bench-plan: install
+	$(BIN)/python -m benchmarks.plan --data $(DATA)
+
 ## make pebble     train the starter model again (hours; PEBBLE=folder for the run)
 PEBBLE ?= build/pebble
 pebble: install
 	$(BIN)/python -m recipes.pebble.make --data $(DATA) --out $(PEBBLE)
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(PEERS) build dist

@@ -101,8 +101,10 @@ def test_child_worker_and_server_are_killed_and_the_job_ends_the_same(
     bedrock = own.client("bedrock")
     job = own.wait(lambda: bedrock.get_model_customization_job(jobIdentifier=arn), {"Completed", "Failed"})
     assert job["status"] == "Completed", job.get("failureMessage")
-    steps = [event["step"] for event in events(own, "killed") if event["kind"] == "step"]
+    told = events(own, "killed")
+    steps = [event["step"] for event in told if event["kind"] == "step"]
     assert steps == list(range(1, 81)), "no step is missing or told twice"
+    assert sum(event["kind"] == "plan" for event in told) == 1, "pain 16: what was rendered is not rendered again"
     assert outputs(own, job) == plain
     end(own)
 

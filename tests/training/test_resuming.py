@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import chain, repeat
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 
 from outcrop.datasets import Rows
 from outcrop.errors import Invalid
+from outcrop.training import rehearsal
 from outcrop.training.loop import run
 from outcrop.training.plan import PROGRESS, Plan, Result, Settings
 from outcrop.training.state import STATE
@@ -132,3 +134,35 @@ def test_what_does_not_fit_is_refused_with_the_numbers(base: Path, tmp_path: Pat
     with pytest.raises(Invalid, match=r"needs about .* GB for the longest row .* may be used"):
         run(refused, lambda: False)
     assert not (refused / "checkpoints").exists(), "nothing was begun"
+
+
+def test_what_does_not_fit_at_once_goes_in_smaller_microbatches(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine on which a token takes 10,000 bytes and there is room for 250 beside the optimizer."""
+    free, tight = (make_run(base, tmp_path / name, epochs=1) for name in ("free", "tight"))
+    run(free, lambda: False).write(free)
+    trainable = sum(tensor.numel() for tensor in weights(free).values())
+    longest = trees().longest() - 1
+    peaks = chain([0, longest * 10_000], repeat(longest * 10_000))
+    monkeypatch.setattr(rehearsal, "_peak", lambda: next(peaks))
+    monkeypatch.setattr(rehearsal, "_resident", lambda: 0)
+    limit = (250 * 10_000 + 5 * 4 * trainable) / rehearsal.MOST_MEMORY
+    msgspec.structs.replace(Plan.read(tight), memory_bytes=round(limit)).write(tight)
+    run(tight, lambda: False).write(tight)
+    planned = metrics(tight)[0]
+    assert planned["microbatch_tokens"] <= 250
+    assert not planned["checkpoints_activations"]
+    one, other = weights(free), weights(tight)
+    assert all(torch.allclose(one[name], other[name], rtol=1e-3, atol=1e-5) for name in one)
+
+
+def test_a_plan_names_what_is_shared_and_leaves_no_trace(base: Path, tmp_path: Path) -> None:
+    folder = make_run(base, tmp_path / "run")
+    msgspec.structs.replace(Plan.read(folder), rehearses_only=True).write(folder)
+    result = run(folder, lambda: False)
+    planned = metrics(folder)[0]
+    assert result.step == 0
+    assert planned["computed_tokens"] < 0.8 * planned["tokens"]
+    assert planned["groups_save"] > 0.05
+    assert not list((folder / "checkpoints").iterdir())
