@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from outcrop.datasets.report import Report, contents
 from outcrop.datasets.rows import Rows
 from outcrop.errors import Invalid
 from outcrop.rendering import Rendered, Renderer
+
+# Rows rendered at once: enough for every processor, few enough to hold.
+AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -24,28 +28,38 @@ class Prepared:
 def render(report: Report, renderer: Renderer, most_tokens: int) -> Prepared:
     """Every row in the base model's tokens.
 
-    Raises Invalid that lists the rows with more than `most_tokens` tokens: they are never cut, because a cut answer
-    teaches the model to stop in the middle.
+    Plain text of more than `most_tokens` tokens becomes several rows. Raises Invalid that lists the conversations with more:
+    they are never cut, because a cut answer teaches the model to stop in the middle.
     """
     overlong = Report(report.source, rows=report.rows)
 
     def fitting() -> Iterator[Rendered]:
-        for number, content in contents(report):
-            try:
-                row = renderer.text_row(content) if isinstance(content, str) else renderer.training_row(content)
-            except Invalid as error:
-                overlong.add(Problem(number, "", error.message))
-                continue
-            if len(row.tokens) <= most_tokens:
-                yield row
-            else:
-                message = f"has {len(row.tokens):,} tokens; at most {most_tokens:,} fit (maxTokens)"
-                overlong.add(Problem(number, "", message))
+        lines = contents(report)
+        while batch := list(islice(lines, AT_ONCE)):
+            rendered = renderer.training_rows([content for _, content in batch])
+            for (number, content), row in zip(batch, rendered, strict=True):
+                if isinstance(row, Invalid):
+                    overlong.add(Problem(number, "", row.message))
+                elif isinstance(content, str):
+                    yield from windows(row, most_tokens)
+                elif len(row.tokens) > most_tokens:
+                    message = f"has {len(row.tokens):,} tokens; at most {most_tokens:,} fit (maxTokens)"
+                    overlong.add(Problem(number, "", message))
+                else:
+                    yield row
 
     rows = Rows.of(fitting())  # row by row into arrays: a large file as Python lists would take many times its size
     if overlong.num_problems:
         raise Invalid(overlong.refusal())
     return Prepared(rows, int(np.diff(rows.starts).max()))
+
+
+def windows(row: Rendered, most_tokens: int) -> Iterator[Rendered]:
+    """A text in rows of at most `most_tokens`; each begins with the last token of the one before, so that every token is
+    learned once."""
+    for begin in range(0, max(1, len(row.tokens) - 1), most_tokens - 1):
+        tokens = row.tokens[begin : begin + most_tokens]
+        yield Rendered(tokens, [False, *row.is_answer[begin + 1 : begin + len(tokens)]])
 
 
 def split(rows: Rows, percentage: float, seed: int) -> tuple[Rows, Rows]:

@@ -19,7 +19,7 @@ QUIET = {
     "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
     "PYTHONUNBUFFERED": "1",
     "HF_HUB_OFFLINE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
+    "TOKENIZERS_PARALLELISM": "true",
 }
 
 

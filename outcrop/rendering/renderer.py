@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,16 +74,42 @@ class Renderer:
             )
         ).hexdigest()
 
-    def training_row(self, conversation: Conversation) -> Rendered:
-        """The whole conversation; the answers with their end-of-turn tokens are what is learned.
+    def training_row(self, content: Conversation | str) -> Rendered:
+        """One row by itself. Raises Invalid when the template refuses the conversation."""
+        (row,) = self.training_rows([content])
+        if isinstance(row, Invalid):
+            raise row
+        return row
 
-        Every answer ends in a stop token that is learned too: where the template writes none, the end-of-text
-        token is added, because a model that never saw its turn end does not stop.
+    def training_rows(self, contents: Sequence[Conversation | str]) -> list[Rendered | Invalid]:
+        """Rows for training, many at once: the tokenizer then uses every processor. What a template refuses is an Invalid.
+
+        Of a conversation the answers with their end-of-turn tokens are what is learned. Every answer ends in a stop token
+        that is learned too: where the template writes none, the end-of-text token is added, because a model that never saw
+        its turn end does not stop. Of plain text, for continued pre-training, every token is learned, the end-of-text
+        token last.
         """
+        rows: list[list[tuple[str, bool]] | Invalid] = []
+        for content in contents:
+            try:
+                rows.append([(content, False)] if isinstance(content, str) else list(self._segments(content)))
+            except Invalid as error:
+                rows.append(error)
+        texts = [text for row in rows if not isinstance(row, Invalid) for text, _ in row]
+        encoded = iter(self.tokenizer.encode_batch_fast(texts, add_special_tokens=False))
+        return [
+            row
+            if isinstance(row, Invalid)
+            else self._text_row(list(next(encoded).ids))
+            if isinstance(content, str)
+            else self._conversation_row([(list(next(encoded).ids), learned) for _, learned in row])
+            for content, row in zip(contents, rows, strict=True)
+        ]
+
+    def _conversation_row(self, pieces: list[tuple[list[int], bool]]) -> Rendered:
         tokens: list[int] = []
         is_answer: list[bool] = []
-        for text, learned in self._segments(conversation):
-            piece = self._encode(text)
+        for piece, learned in pieces:
             count = 0
             if learned:
                 ends = [index for index, token in enumerate(piece) if token in self.stop_tokens]
@@ -94,9 +120,8 @@ class Renderer:
             is_answer += [True] * count + [False] * (len(piece) - count)
         return Rendered(tokens, is_answer)
 
-    def text_row(self, text: str) -> Rendered:
-        """Plain text for continued pre-training: every token is learned, the end-of-text token last."""
-        tokens = [*self._bos_ids, *self._encode(text), self.eos_id]
+    def _text_row(self, ids: list[int]) -> Rendered:
+        tokens = [*self._bos_ids, *ids, self.eos_id]
         return Rendered(tokens, [False, *[True] * (len(tokens) - 1)])
 
     def prompt(self, conversation: Conversation) -> list[int]:

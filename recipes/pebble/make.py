@@ -152,10 +152,7 @@ def rows(source: Source, renderer: Renderer, tokens: int, longest: int, begun: b
     while made < tokens:
         shares, size = next((shares, size) for shares, size, end in stages if made < end * tokens)
         drawn = source.draw(shares)
-        if drawn is None:
-            row = drill(source.rng, everything[:size])
-        else:
-            row = renderer.text_row(drawn) if isinstance(drawn, str) else renderer.training_row(drawn)
+        row = drill(source.rng, everything[:size]) if drawn is None else renderer.training_row(drawn)
         if len(row.tokens) <= longest:
             made += len(row.tokens)
             yield row

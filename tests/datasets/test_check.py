@@ -5,9 +5,10 @@ import pytest
 
 from outcrop import datasets
 from outcrop.datasets.formats import PLAIN_TEXT, SUPERVISED
+from outcrop.datasets.prepare import windows
 from outcrop.datasets.source import Source
 from outcrop.errors import Invalid
-from outcrop.rendering import Conversation, Renderer
+from outcrop.rendering import Conversation, Rendered, Renderer
 from tests.models import make_tokenizer
 
 GOOD = json.dumps({"prompt": "a", "completion": "b"})
@@ -141,3 +142,13 @@ def test_a_split_is_seeded_and_loses_nothing(tmp_path: Path) -> None:
 
     assert both(train, aside) == both(rows)
     assert both(datasets.split(rows, 20, seed=3)[1]) == both(aside)
+
+
+@pytest.mark.parametrize("length", [1, 2, 9, 10, 11, 19, 20, 100])
+def test_a_long_text_is_learned_whole_in_rows_that_fit(length: int) -> None:
+    row = Rendered(list(range(length)), [False, *[True] * (length - 1)])
+    made = list(windows(row, 10))
+    assert max(len(one.tokens) for one in made) <= 10
+    learned = [token for one in made for token, yes in zip(one.tokens, one.is_answer, strict=True) if yes]
+    assert learned == list(range(1, length))
+    assert not any(one.is_answer[0] for one in made)

@@ -90,7 +90,7 @@ def test_characters_of_several_tokens_come_out_whole(folder: Path) -> None:
 
 def test_plain_text_is_learned_whole_with_its_end(folder: Path) -> None:
     renderer = Renderer(folder)
-    row = renderer.text_row("the cat sat")
+    row = renderer.training_row("the cat sat")
     assert row.tokens[-1] == renderer.eos_id
     assert all(row.is_answer[1:])
 
