@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from outcrop import __version__
-from outcrop.errors import OutcropError
+from outcrop.errors import Invalid, OutcropError
 from outcrop.settings import Settings
 
 app = typer.Typer(
@@ -93,16 +93,9 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
 ) -> None:
     """Say what a job would take: tokens, steps, memory, time. Nothing is trained and nothing is kept."""
-    from outcrop.errors import Invalid
     from outcrop.workflows.plan import plan as find_out
 
-    given = {}
-    for one in set_ or []:
-        name, mark, value = one.partition("=")
-        if not mark:
-            raise Invalid(f"--set {one}: expected name=value, such as batchSize=8")
-        given[name] = value
-    planned = find_out(file, validation or [], base, given, text, _registry(), Settings())
+    planned = find_out(file, validation or [], base, _named(set_ or [], "--set"), text, _registry(), Settings())
     found = planned.rehearsed
     if as_json:
         print(json.dumps({**asdict(planned), "rehearsed": msgspec.to_builtins(found)}))
@@ -126,6 +119,54 @@ def plan(
     }.items():
         table.add_row(name, value)
     out.print(table)
+
+
+def _named(said: list[str], option: str) -> dict[str, str]:
+    """name=value, one by one. Raises Invalid."""
+    found = {}
+    for one in said:
+        name, mark, value = one.partition("=")
+        if not mark or not value:
+            raise Invalid(f"{option} {one}: expected name=value, such as batchSize=8")
+        found[name] = value
+    return found
+
+
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(help="training file, JSONL")],
+    base: Annotated[str, typer.Option(help="base model, as in a job")],
+    grid: Annotated[list[str], typer.Option(help="a hyperparameter and its values, such as batchSize=8,32")],
+    validation: Annotated[list[Path] | None, typer.Option(help="validation file; may be given again")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="a hyperparameter for all, such as epochCount=3")
+    ] = None,
+    folder: Annotated[Path, typer.Option("--out", help="folder for the runs, table and picture")] = Path("sweep"),
+) -> None:
+    """Try every combination of a grid; losers are stopped on their validation loss. Writes sweep.json and sweep.svg."""
+    from outcrop.workflows.sweep import Trial
+    from outcrop.workflows.sweep import sweep as try_all
+
+    values = {name: text.split(",") for name, text in _named(grid, "--grid").items()}
+
+    def tell(trial: Trial) -> None:
+        out.print(f"{_said(trial.hyperparameters)}: {_loss(trial)}, {trial.seconds:.0f} s", highlight=False)
+
+    def _said(hyperparameters: dict[str, str]) -> str:
+        return ", ".join(f"{name} {value}" for name, value in hyperparameters.items())
+
+    def _loss(trial: Trial) -> str:
+        if trial.loss is None:
+            return f"failed: {trial.failure}"
+        return f"{trial.loss:.4f}{' (stopped: it was losing)' if trial.was_stopped else ''}"
+
+    given = _named(set_ or [], "--set")
+    ranked = try_all(file, validation or [], base, given, values, _registry(), Settings(), folder, tell)
+    table = Table("", *values, "validation loss", "seconds", show_edge=False)
+    for place, trial in enumerate(ranked, 1):
+        table.add_row(str(place), *trial.hyperparameters.values(), _loss(trial), f"{trial.seconds:.0f}")
+    out.print(table)
+    out.print(f"{folder / 'sweep.json'} and {folder / 'sweep.svg'} have the curves", highlight=False)
 
 
 @app.command()

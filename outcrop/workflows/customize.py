@@ -233,7 +233,7 @@ def lay_down(
     names = [f"validation-{number}.rows" for number in range(len(held))]
     for name, part in zip(names, held, strict=True):
         part.write(run / name)
-    plan = msgspec.structs.replace(_plan(registry, request, options, names, settings), rehearses_only=rehearses_only)
+    plan = msgspec.structs.replace(plan_of(registry, request, options, names, settings), rehearses_only=rehearses_only)
     plan.write(run)
     warmup = plan.settings.warmup(steps_of(plan, rows))
     return plan, rows, hyperparameters.as_text({**options, "maxTokens": longest, "learningRateWarmupSteps": warmup})
@@ -244,9 +244,10 @@ def steps_of(plan: Plan, rows: Rows) -> int:
     return ceil(len(rows) / plan.settings.batch_rows) * plan.settings.epochs
 
 
-def _plan(
+def plan_of(
     registry: Registry, request: dict[str, Any], options: dict[str, Any], names: list[str], settings: Settings
 ) -> Plan:
+    """The training plan of a request. Raises Invalid for options that do not go with its base."""
     weights = registry.weights(request["base"])
     if weights.adapter is not None and options["method"] == "full":
         raise Invalid("a model tuned with adapters can be tuned further with method lora, not with full")
