@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH_PAGE := https://download.pytorch.org/whl/cpu/torch/
 DATA ?= ../shared/data
 
-.PHONY: help install demo test lint docs serve bench-banking77 bench-tatqa bench-wire bench-train bench-kills bench-plan pebble clean
+.PHONY: help install demo test lint docs serve bench-banking77 bench-tatqa bench-wire bench-train bench-kills bench-plan bench-grouping bench-rates pebble clean
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
@@ -66,6 +66,12 @@ bench-kills: install
 ## make bench-plan   plans against what ten jobs then took
 bench-plan: install
 	$(BIN)/python -m benchmarks.plan --data $(DATA)
+
+## make bench-grouping, bench-rates   what grouping does to the result; rates and batch sizes by size of the set
+bench-grouping: install
+	$(BIN)/python -m benchmarks.grouping --data $(DATA)
+bench-rates: install
+	$(BIN)/python -m benchmarks.rates --data $(DATA)
 
 ## make pebble     train the starter model again (hours; PEBBLE=folder for the run)
 PEBBLE ?= build/pebble

@@ -87,6 +87,93 @@ def figures() -> str:
     return "\n".join(lines) + "\n"
 
 
+def training() -> str:
+    """What the training benchmarks measured, from benchmarks/results/."""
+    train, kills, plan, grouping, rates = (_result(name) for name in ("train", "kills", "plan", "grouping", "rates"))
+    lines: list[str] = []
+    if train:
+        lines += [
+            "`make bench-train`, one thread, ratios of examples per CPU second; memory as a part of the peer's:",
+            "",
+        ]
+        lines += [
+            "| case | examples per CPU-s | share of the float32 matmul rate | faster than | memory |",
+            "|---|---|---|---|---|",
+        ]
+        for case, systems in train["cases"].items():
+            own = systems["ours"]
+            peers = [name for name in systems if name != "ours"]
+            faster = ", ".join(f"{name} {train['ratios'][f'{case}/{name}']:.1f}x" for name in peers)
+            memory = ", ".join(f"{train['memory_ratios'][f'{case}/{name}']:.0%}" for name in peers)
+            lines.append(
+                f"| {case} | {own['examples_per_cpu_s']:.2f} | {own['matmul_share']:.0%} | {faster} | {memory} |"
+            )
+        for shape, off in train.get("equal", {}).items():
+            lines += ["", f"At {shape} a tree's loss is within {off['loss']:.0e} of the rows one by one, all adapter gradients "
+                      f"together within {off['gradients']:.0e}, the worst tensor within {off['worst_tensor']:.0e} (relative)."]  # fmt: skip
+        if "growth" in train:
+            lines += ["", "| growth, 15 M | CPU-s per row | tokens computed | GB |", "|---|---|---|---|"]
+            for row in train["growth"]:
+                has_cost = "cpu_s_per_row" in row
+                cost = f"{row['cpu_s_per_row']:.3f}" if has_cost else f"rehearsed in {row['rehearsal_s']:.0f} s"
+                part = f"{row['tokens'] / row['row_tokens']:.0%}" if has_cost else "-"
+                lines.append(f"| {row['what']} | {cost} | {part} | {row['peak_bytes'] / 1e9:.2f} |")
+    if kills:
+        verdict = ", ".join(f"{what} {'equal' if yes else 'different'}" for what, yes in kills["equal"].items())
+        lines += [
+            "",
+            f"`make bench-kills`: {kills['kills']} kills in a run of {kills['steps']} steps; bit for bit {verdict}.",
+        ]
+    if plan:
+        lines += [
+            "",
+            "`make bench-plan`:",
+            "",
+            "| job | planned s | took s | planned GB | took GB |",
+            "|---|---|---|---|---|",
+        ]
+        for job in plan["jobs"]:
+            lines.append(
+                f"| {job['job']} | {job['planned_s']:.0f} +- {job['planned_error_s']:.0f} | {job['took_s']:.0f} | "
+                f"{job['planned_bytes'] / 1e9:.2f} | {job['took_bytes'] / 1e9:.2f} |"
+            )
+    if grouping:
+        lines += [
+            "",
+            "`make bench-grouping`: the starter model, five seeds each way, validation loss (nats a token) at the end:",
+            "",
+        ]
+        lines += [
+            "| set | grouped | one by one | difference, 95 % | CPU-s grouped | one by one |",
+            "|---|---|---|---|---|---|",
+        ]
+        for name in ("tatqa", "wtq"):
+            found = grouping[name]
+            means = [sum(found["losses"][way]) / len(found["losses"][way]) for way in ("grouped", "one by one")]
+            lines.append(
+                f"| {name}, {found['rows']} rows | {means[0]:.4f} | {means[1]:.4f} | {found['difference']:+.4f} +- "
+                f"{found['interval_95']:.4f} | {found['cpu_s']['grouped']:.0f} | {found['cpu_s']['one by one']:.0f} |"
+            )
+    if rates:
+        lines += ["", "`make bench-rates`: the starter model, adapters, best validation loss, mean over seeds:", ""]
+        named = {name: found for name, found in rates.items() if isinstance(found, dict) and "losses" in found}
+        lines += [
+            "| set | batch | " + " | ".join(f"rate {rate}" for rate in _rates(named)) + " |",
+            "|---" * (2 + len(_rates(named))) + "|",
+        ]
+        for name, found in named.items():
+            for batch in dict.fromkeys(key.partition(",")[0] for key in found["losses"]):
+                row = [f"{found['losses'][f'{batch}, rate {rate}']:.4f}" for rate in _rates(named)]
+                lines.append(f"| {name} | {batch.removeprefix('batch ')} | {' | '.join(row)} |")
+    machines = {result["machine"] for result in (train, kills, plan, grouping, rates) if result}
+    lines += ["", f"On {'; '.join(sorted(machines))}."] if machines else []
+    return "\n".join(lines) + "\n"
+
+
+def _rates(found: dict[str, Any]) -> list[str]:
+    return list(dict.fromkeys(key.rpartition(" ")[2] for one in found.values() for key in one["losses"]))
+
+
 def scores() -> str:
     """The starter model's scores, from recipes/pebble/scores.json."""
     found = json.loads((ROOT / "recipes/pebble/scores.json").read_text(encoding="utf-8"))
@@ -115,6 +202,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/operations.md": {"operations": operations},
     "docs/hyperparameters.md": {"hyperparameters": hyperparameters.markdown},
     "docs/settings.md": {"settings": settings.markdown},
+    "docs/training.md": {"training": training},
     "outcrop/registry/pebble/README.md": {"scores": scores},
     "README.md": {"script": script, "operations": summary, "figures": figures},
 }

@@ -2,7 +2,7 @@
 
 Rows drawn at random seldom share a step with those that begin alike. So rows with a common beginning are drawn
 together, in groups, and the groups at random: a step keeps its number of rows, its rows are less independent of each
-other, and what they share is computed once. docs/experiments/prefix-sharing.md has what that does to the result.
+other, and what they share is computed once. docs/training.md has what that does to the result, measured.
 """
 
 import random
