@@ -274,6 +274,26 @@ def alias(
 
 
 @models_app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="a custom model's name or ARN, or a base model's id")],
+    folder: Annotated[Path, typer.Option("--out", help="a folder that does not exist yet")],
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
+) -> None:
+    """Write a model as a whole in Hugging Face's layout, adapters merged; its logits are checked against what it was."""
+    from outcrop.registry.merge import merge
+
+    registry = _registry()
+    weights = registry.weights(model)
+    checked = merge(weights.folder, weights.adapter, folder, dtype)
+    registry.complete(folder, weights.folder)
+    out.print(
+        f"{folder}: {dtype}, largest logit difference {checked.difference:.1e} of their standard deviation, "
+        f"{checked.same_choice:.0%} of the likeliest tokens the same",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+@models_app.command()
 def remove(model_id: Annotated[str, typer.Argument(help="the catalogue's id")]) -> None:
     """Take a base model out of the catalogue; its files stay."""
     _registry().remove_base(model_id)

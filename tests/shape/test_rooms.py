@@ -30,7 +30,7 @@ ROOMS = {
     "demo": {"evaluation", "keys", *LEAVES},
 }  # fmt: skip
 # Rooms in whose processes torch may be; everywhere else importing it is a mistake.
-MAY_TOUCH_TORCH = ("training/", "serving/engines/torch_engine.py")
+MAY_TOUCH_TORCH = ("training/", "serving/engines/torch_engine.py", "registry/merge.py")
 MAY_TOUCH_SQL = ("storage/", "jobs/queue.py")
 MAY_READ_ENVIRONMENT = ("settings.py", "jobs/children.py", "doctor.py", "demo/run.py")
 
