@@ -62,12 +62,15 @@ class Run:
     def to_the_end(self, should_stop: Callable[[], bool]) -> Result:
         """Every step that is left."""
         kept = self.keeper.restore()
+        if kept is not None and kept.step == 0:  # cut off in its rehearsal, which then has not been told
+            kept = None
         self._rewind(kept.progress_bytes if kept is not None else 0)
         with (self._directory / PROGRESS).open("ab", buffering=0) as self._progress:
-            if kept is None:
-                self._tell(rehearse(self))
-            else:
+            if kept is not None:
                 self._go_on_from(kept)
+            else:
+                self._tell(rehearse(self))
+                torch.manual_seed(self.settings.seed)  # how much dropout the rehearsal drew depends on the clock
             self._began = time.monotonic() - self.state.seconds
             was_stopped, epoch, rows_of = False, -1, []
             while self.state.step < self.steps and not self._is_over():

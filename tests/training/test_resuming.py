@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from outcrop.datasets import Rows
 from outcrop.errors import Invalid
 from outcrop.training import rehearsal
-from outcrop.training.loop import run
+from outcrop.training.loop import Run, run
 from outcrop.training.plan import PROGRESS, Plan, Result, Settings
 from outcrop.training.state import STATE
 from tests.models import make_llama
@@ -166,3 +166,26 @@ def test_a_plan_names_what_is_shared_and_leaves_no_trace(base: Path, tmp_path: P
     assert planned["computed_tokens"] < 0.8 * planned["tokens"]
     assert planned["groups_save"] > 0.05
     assert not list((folder / "checkpoints").iterdir())
+
+
+def test_how_long_the_rehearsal_took_does_not_show_in_the_result(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [make_run(base, tmp_path / name, lora_dropout=0.3, epochs=1) for name in ("long", "short")]
+    for folder, timed in zip(folders, (6, 1), strict=True):
+        monkeypatch.setattr(rehearsal, "TIMED", timed)
+        run(folder, lambda: False).write(folder)
+    assert_the_same(*folders)
+
+
+def test_a_run_cut_off_in_its_rehearsal_rehearses_again(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, cut = (make_run(base, tmp_path / name, lora_dropout=0.3, epochs=1) for name in ("plain", "cut"))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Run, "_tell", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        run(cut, lambda: False)
+    assert (cut / STATE).exists()
+    for folder in (plain, cut):
+        run(folder, lambda: False).write(folder)
+    assert_the_same(plain, cut)
