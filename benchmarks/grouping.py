@@ -54,7 +54,7 @@ def main() -> None:
             f"{figures[name]['difference']:+.4f} +- {spread:.4f} nats (95 %, paired by seed); "
             f"{seconds['one by one'] / seconds['grouped']:.1f} times the work one by one"
         )
-    record.write("grouping", figures)
+        record.write("grouping", figures)
 
 
 def rows_of_set(name: str, data: Path) -> tuple[Rows, Rows]:
