@@ -83,7 +83,7 @@ class _Rehearsal:
         rate, spread = self._measure()
         evaluation_s = self._evaluation()
         update_s = self._update()
-        save_s = self._save()
+        save_s = self._save(heaviest)
         began = time.monotonic()
         batches = [
             list(cut(run.train, rows, run.state.microbatch_tokens, self._trainee.shares)) for rows in self._drawn
@@ -180,14 +180,18 @@ class _Rehearsal:
         run.keeper.reset_optimizer()
         return took
 
-    def _save(self) -> float:
-        """Keep the state of a run that has not begun, and a checkpoint of it; the seconds that a run waits for a save."""
+    def _save(self, heaviest: Microbatch) -> float:
+        """Keep the state of a run that has not begun, and a checkpoint of it; the seconds that a run waits for a save.
+
+        The heaviest batch is learned from while the state is written, as may happen: then most memory is held.
+        """
         run = self._run
         began = time.monotonic()
         try:
             run.checkpoints.write(0)
             run.keep_state()
             took = time.monotonic() - began
+            self._trainee.learner.learn(heaviest, 0.0)
             run.keeper.wait()
             run.checkpoints.keep_only([])
         except OSError as error:
