@@ -55,11 +55,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "outcrop-bench")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", help="jobs whose names hold this; nothing is written")
     chosen = parser.parse_args()
     chosen.work.mkdir(parents=True, exist_ok=True)
     print(f"{'job':34} {'planned s':>10} {'took s':>8} {'off':>6} {'planned GB':>11} {'took GB':>8} {'off':>6}")
     table: list[dict[str, Any]] = []
     for name, (base, rows, settings) in jobs(chosen.work, chosen.data).items():
+        if chosen.only and chosen.only not in name:
+            continue
         with tempfile.TemporaryDirectory() as folder:
             plan = Plan(base=base, settings=settings, threads=chosen.threads, validation_rows=["validation.rows"])
             planned, _ = run(Path(folder) / "plan", rows, msgspec.structs.replace(plan, rehearses_only=True))
@@ -73,7 +76,8 @@ def main() -> None:
         time_off, memory_off = (planned.seconds / result.seconds - 1, planned.memory_bytes / result.peak_memory - 1)
         print(f"{name:34} {planned.seconds:10.1f} {result.seconds:8.1f} {time_off:+6.0%} {planned.memory_bytes / 1e9:11.2f} "
               f"{result.peak_memory / 1e9:8.2f} {memory_off:+6.0%}", flush=True)  # fmt: skip
-    record.write("plan", {"jobs": table})
+    if not chosen.only:
+        record.write("plan", {"jobs": table})
 
 
 def run(folder: Path, rows: Rows, plan: Plan) -> tuple[Rehearsed, Result]:

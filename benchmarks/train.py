@@ -142,6 +142,7 @@ def measure(model: Path, file: Path, steps: int, batch: int = BATCH) -> dict[str
     import torch
     import transformers
 
+    from outcrop import arithmetic
     from outcrop.training.batches import cut
     from outcrop.training.model import Trainee
     from outcrop.training.plan import Settings
@@ -150,6 +151,7 @@ def measure(model: Path, file: Path, steps: int, batch: int = BATCH) -> dict[str
 
     torch.set_num_threads(1)
     transformers.logging.disable_progress_bar()
+    arithmetic.use(arithmetic.fastest())
     rows = load_rows(file)
     trainee = Trainee(model, Settings(lora_rank=16, lora_alpha=32.0), rows.longest())
     optimizer = trainee.flat.optimizer(2e-4, 0.95)

@@ -1,6 +1,8 @@
 """Tokenized rows in a file: what datasets leaves and training reads."""
 
+import hashlib
 import json
+import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from outcrop.rendering import Rendered
+
+HASHED_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,25 @@ class Rows:
         """A row's tokens and mask."""
         span = slice(self.starts[row], self.starts[row + 1])
         return self.tokens[span], self.is_answer[span]
+
+    def release(self) -> None:
+        """Give back the memory of the pages that were read, if the rows are a mapped file; they are read again when needed."""
+        part: object = self.tokens
+        while isinstance(part, np.ndarray):
+            mapped = getattr(part, "_mmap", None)
+            if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+                mapped.madvise(mmap.MADV_DONTNEED)
+                return
+            part = part.base
+
+    def digest(self) -> bytes:
+        """SHA-256 of all that is in the rows."""
+        digest = hashlib.sha256()
+        for part in (self.starts, self.tokens, self.is_answer):
+            for begin in range(0, len(part), HASHED_AT_ONCE):
+                digest.update(part[begin : begin + HASHED_AT_ONCE].data)
+                self.release()
+        return digest.digest()
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         return (self.row(index) for index in range(len(self)))

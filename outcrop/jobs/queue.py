@@ -154,14 +154,19 @@ class Jobs:
                 with self._records.writing() as connection:
                     connection.execute(update(leases).where(same).values(until=0.0))
 
-    def renew(self, lease: Lease, lease_s: float = LEASE_S) -> bool:
-        """Keep a job; whether it is asked to stop. Raises Lost."""
+    def renew(self, lease: Lease, lease_s: float = LEASE_S) -> None:
+        """Keep a job. Raises Lost."""
         here = (leases.c.job == lease.job) & (leases.c.fence == lease.fence)
         with self._records.writing() as connection:
             kept = connection.execute(update(leases).where(here).values(until=now().timestamp() + lease_s)).rowcount
-            if not kept:
-                raise Lost(lease.job)
-            return bool(connection.execute(select(leases.c.wants_stop).where(here)).scalar())
+        if not kept:
+            raise Lost(lease.job)
+
+    def is_asked_to_stop(self, lease: Lease) -> bool:
+        """Whether somebody asked this job to stop. Only reads, so that it may be asked often."""
+        query = select(leases.c.wants_stop).where(leases.c.job == lease.job, leases.c.fence == lease.fence)
+        with self._records.reading() as connection:
+            return bool(connection.execute(query).scalar())
 
     def change(self, lease: Lease, change: Callable[[Job], Job]) -> Job:
         """Change the record of a job that one holds. Raises Lost."""

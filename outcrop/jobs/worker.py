@@ -141,12 +141,13 @@ def _run(jobs: Jobs, lease: Lease, act: Work, lease_s: float) -> None:
 def _keep(jobs: Jobs, lease: Lease, tell: Tell, over: threading.Event, lease_s: float) -> None:
     """Renew the lease and hear whether the job is to stop."""
     renewed = 0.0
-    while not over.wait(0.5):
+    while not over.wait(0.2):
+        if jobs.is_asked_to_stop(lease):
+            tell.wants_stop.set()
         if time.monotonic() - renewed < min(2.0, lease_s / 3):
             continue
         try:
-            if jobs.renew(lease, lease_s):
-                tell.wants_stop.set()
+            jobs.renew(lease, lease_s)
             renewed = time.monotonic()
         except Lost:
             tell.is_lost.set()

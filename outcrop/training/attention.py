@@ -4,7 +4,12 @@ A node's tokens see themselves causally (one block) and every ancestor whole (on
 once). The blocks of a query are put together by their log-sum-exps, as in blockwise attention (Liu et al., Ring
 Attention, arXiv:2310.01889); given the merged result, each block's backward pass is that of plain attention.
 
-Shape legend: T tokens, H heads, K key-value heads, D head width, R rows of a grid, L its longest row.
+Where oneDNN multiplies faster than MKL (outcrop/arithmetic.py), blocks are cut to a few sizes and computed by products of
+whole tiles; what is left over, and everything elsewhere, goes through PyTorch's kernel, whose products are too small for
+oneDNN and stay with MKL. Tiles took 0.5 of the kernel's time at 9 heads of 64, blocks of 256 (an EPYC of family 26).
+
+Shape legend: T tokens, H heads, K key-value heads, D head width, R rows of a grid, L its longest row, q and s the queries
+and keys of a tile, g the heads that share keys times q.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,6 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from outcrop.arithmetic import MKL, ONEDNN, in_use, multiplying_by
+from outcrop.training import tiles
 from outcrop.training.prefixes import Node
 
 ATTENTION = "outcrop_trees"
@@ -29,6 +36,8 @@ MOST_PADDING = 0.2
 # A long node is cut into pieces of about this size, each an ancestor of the next: whole blocks run at 1.4 times the
 # rate of causal ones (a Xeon with AVX-512, 9 heads of 64: 100 against 70 GFLOP/s).
 PIECE = 352
+# Or into pieces of exactly these sizes, for tiles.
+TILES = (256, 128)
 # The log-sum-exp of a padded query: its probabilities, exp(score - this), are nothing.
 NOWHERE = 1e30
 
@@ -65,6 +74,8 @@ class TreeAttention:
 
     def __init__(self, nodes: Sequence[Node], num_tokens: int) -> None:
         self.nodes, self.num_tokens = list(nodes), num_tokens
+        self._in_tiles = in_use() == ONEDNN
+        pieces = whole_tiles if self._in_tiles else near_pieces
         nodes = [piece for node in nodes for piece in pieces(node)]
         self._own = [(node.begin, node.end) for node in nodes if node.end - node.begin > SHORT]
         self._grids = lay_out([(node.begin, node.end) for node in nodes if node.end - node.begin <= SHORT])
@@ -104,22 +115,24 @@ class TreeAttention:
         mixed = torch.empty(query.shape, dtype=query.dtype)
         sums = torch.empty(query.shape[:2], dtype=torch.float32)
         for begin, end in self._own:
-            part = [heads[begin:end].transpose(0, 1)[None] for heads in (query, key, value)]
-            some, their_sums = _forward(*part, 0.0, True, scale=scale)
-            mixed[begin:end], sums[begin:end] = some[0].transpose(0, 1), their_sums[0].T
+            see = tiles.see if self._is_tile(end - begin) else _see
+            mixed[begin:end], sums[begin:end] = see(
+                query[begin:end], key[begin:end], value[begin:end], scale, is_causal=True
+            )
         for grid in self._grids:
             part = [heads[grid.grid_RL].transpose(1, 2) for heads in (query, key, value)]
-            some, their_sums = _forward(*part, 0.0, True, scale=scale)
+            with multiplying_by(MKL):
+                some, their_sums = _forward(*part, 0.0, True, scale=scale)
             mixed[grid.places_t] = some.transpose(1, 2).flatten(0, 1)[grid.inside_t]
             sums[grid.places_t] = their_sums.transpose(1, 2).flatten(0, 1)[grid.inside_t]
-        for block in self._blocks:
-            asking = query[block.first : block.last].transpose(0, 1)[None]
-            seen = [heads[block.begin : block.end].transpose(0, 1)[None] for heads in (key, value)]
-            some, their_sums = _forward(asking, *seen, 0.0, False, scale=scale)
-            before = sums[block.first : block.last]
-            both = torch.logaddexp(before, their_sums[0].T)
-            share = torch.exp(their_sums[0].T - both)
-            mixed[block.first : block.last].lerp_(some[0].transpose(0, 1), share[..., None])
+        for first, last, block, is_tile in self._queries():
+            seen = slice(block.begin, block.end)
+            see = tiles.see if is_tile else _see
+            some, their_sums = see(query[first:last], key[seen], value[seen], scale, is_causal=False)
+            before = sums[first:last]
+            both = torch.logaddexp(before, their_sums)
+            share = torch.exp(their_sums - both)
+            mixed[first:last].lerp_(some, share[..., None])
             before.copy_(both)
         return mixed, sums
 
@@ -130,19 +143,20 @@ class TreeAttention:
         """Add the gradients of query, key and value to `grads`, given that of the mixture."""
         grad_query, grad_key, grad_value = grads
 
-        def part(first: int, last: int, begin: int, end: int, causal: bool) -> None:
-            some = [heads[first:last].transpose(0, 1)[None] for heads in (grad, query)]
-            seen = [heads[begin:end].transpose(0, 1)[None] for heads in (key, value)]
-            whole = mixed[first:last].transpose(0, 1)[None], sums[first:last].T[None]
-            dq, dk, dv = _backward(*some, *seen, *whole, 0.0, causal, scale=scale)
-            grad_query[first:last] += dq[0].transpose(0, 1)
-            grad_key[begin:end] += dk[0].transpose(0, 1)
-            grad_value[begin:end] += dv[0].transpose(0, 1)
+        def part(first: int, last: int, begin: int, end: int, is_causal: bool, is_tile: bool) -> None:
+            back = tiles.see_back if is_tile else _see_back
+            dq, dk, dv = back(
+                grad[first:last], query[first:last], mixed[first:last], sums[first:last], key[begin:end], value[begin:end],
+                scale, is_causal=is_causal,
+            )  # fmt: skip
+            grad_query[first:last] += dq
+            grad_key[begin:end] += dk
+            grad_value[begin:end] += dv
 
         for begin, end in self._own:
-            part(begin, end, begin, end, True)
-        for block in self._blocks:
-            part(block.first, block.last, block.begin, block.end, False)
+            part(begin, end, begin, end, True, self._is_tile(end - begin))
+        for first, last, block, is_tile in self._queries():
+            part(first, last, block.begin, block.end, False, is_tile)
         for grid in self._grids:
             some = [heads[grid.grid_RL].transpose(1, 2) for heads in (query, key, value)]
             rows, longest = grid.grid_RL.shape
@@ -150,12 +164,29 @@ class TreeAttention:
             padded[grid.inside_t] = grad[grid.places_t]
             padded_sums = sums.new_full((rows * longest, sums.shape[1]), NOWHERE)
             padded_sums[grid.inside_t] = sums[grid.places_t]
-            taken = _backward(
-                padded.view(rows, longest, *grad.shape[1:]).transpose(1, 2), *some, mixed[grid.grid_RL].transpose(1, 2),
-                padded_sums.view(rows, longest, -1).transpose(1, 2), 0.0, True, scale=scale,
-            )  # fmt: skip
+            with multiplying_by(MKL):
+                taken = _backward(
+                    padded.view(rows, longest, *grad.shape[1:]).transpose(1, 2), *some,
+                    mixed[grid.grid_RL].transpose(1, 2), padded_sums.view(rows, longest, -1).transpose(1, 2),
+                    0.0, True, scale=scale,
+                )  # fmt: skip
             for total, more in zip(grads, taken, strict=True):
                 total[grid.places_t] += more.transpose(1, 2).flatten(0, 1)[grid.inside_t]
+
+    def _is_tile(self, length: int) -> bool:
+        return self._in_tiles and length in TILES
+
+    def _queries(self) -> Iterator[tuple[int, int, Block, bool]]:
+        """Every block with the queries, first and last + 1, that look at it at once; and whether that makes a tile."""
+        for block in self._blocks:
+            first = block.first
+            if self._is_tile(block.end - block.begin):
+                while block.last - first >= TILES[-1]:
+                    size = next(size for size in TILES if size <= block.last - first)
+                    yield first, first + size, block, True
+                    first += size
+            if first < block.last:
+                yield first, block.last, block, False
 
     def mask(self, window: int | None = None) -> Tensor:
         """Who sees whom, bool [T, T]: place i sees j when j is no later and i lies in the subtree of j's node.
@@ -175,14 +206,43 @@ class TreeAttention:
         return max(node.position + node.end - node.begin for node in self.nodes)
 
 
-def pieces(node: Node) -> Iterator[Node]:
-    """A node, or what stands for it: a chain of shorter ones."""
+def near_pieces(node: Node) -> Iterator[Node]:
+    """A node, or what stands for it: a chain of shorter ones of like length."""
     size = node.end - node.begin
     number = -(-size // PIECE) if size > 1.5 * PIECE else 1
     length = -(-size // number)
-    for begin in range(node.begin, node.end, length):
-        end = min(node.end, begin + length)
+    return _chain(node, range(node.begin, node.end, length))
+
+
+def whole_tiles(node: Node) -> Iterator[Node]:
+    """A node as a chain of tiles and what is left over."""
+    begins = [node.begin]
+    while (size := node.end - begins[-1]) > TILES[-1]:
+        begins.append(begins[-1] + next(tile for tile in TILES if tile <= size))
+    return _chain(node, begins if begins[-1] < node.end else begins[:-1])
+
+
+def _chain(node: Node, begins: Sequence[int]) -> Iterator[Node]:
+    for begin, end in zip(begins, [*begins[1:], node.end], strict=True):
         yield Node(begin, end, node.position + begin - node.begin, node.subtree_end)
+
+
+def _see(query: Tensor, key: Tensor, value: Tensor, scale: float, *, is_causal: bool) -> tuple[Tensor, Tensor]:
+    """PyTorch's kernel for one block: [q, H, D], [s, K, D] twice -> [q, H, D] and the log-sum-exps [q, H]."""
+    with multiplying_by(MKL):
+        heads = [part.transpose(0, 1)[None] for part in (query, key, value)]
+        mixed, sums = _forward(*heads, 0.0, is_causal, scale=scale)
+    return mixed[0].transpose(0, 1), sums[0].T
+
+
+def _see_back(
+    grad: Tensor, query: Tensor, mixed: Tensor, sums: Tensor, key: Tensor, value: Tensor, scale: float, *, is_causal: bool
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Its derivative: the gradients of query, key and value."""
+    with multiplying_by(MKL):
+        heads = [part.transpose(0, 1)[None] for part in (grad, query, key, value, mixed)]
+        dq, dk, dv = _backward(*heads, sums.T[None], 0.0, is_causal, scale=scale)
+    return dq[0].transpose(0, 1), dk[0].transpose(0, 1), dv[0].transpose(0, 1)
 
 
 def lay_out(spans: Sequence[tuple[int, int]]) -> list[Grid]:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from outcrop.arithmetic import add_outer_product, product
 from outcrop.training.batches import Microbatch
 from outcrop.training.flat import FlatParameters
 from outcrop.training.lora import LoraLinear
@@ -71,31 +72,30 @@ class Projection:
             self.bias_O = torch.cat([bias.detach() for bias in self._biases])
 
     def __call__(self, x_tI: Tensor, out: Tensor | None = None) -> Tensor:
-        if self.bias_O is None:
-            return torch.mm(x_tI, self.weight_OI.T, out=out)
-        return torch.addmm(self.bias_O, x_tI, self.weight_OI.T, out=out)
+        y_tO = product(x_tI, self.weight_OI.T, out)
+        return y_tO if self.bias_O is None else y_tO.add_(self.bias_O)
 
     def back(self, x_tI: Tensor, dy_tO: Tensor, needs_dx: bool = True) -> Tensor | None:
         """Add the gradients of what is trained; the gradient of the input [t, I], if it is needed."""
         if self._lora:
-            lowered_tr = torch.mm(x_tI, self._A_rI.T)
+            lowered_tr = product(x_tI, self._A_rI.T)
             raised, begin, rank = [], 0, self._lora[0].A_rI.shape[0]
             for place, (layer, size) in enumerate(zip(self._lora, self.sizes, strict=True)):
                 dy = dy_tO[:, begin : begin + size]
                 assert layer.B_Or.grad is not None
                 own_tr = lowered_tr[:, place * rank : (place + 1) * rank]
-                layer.B_Or.grad.addmm_(dy.T, own_tr, alpha=layer.scale)
-                raised.append(torch.mm(dy, layer.B_Or.detach()))
+                add_outer_product(layer.B_Or.grad, dy, own_tr, layer.scale)
+                raised.append(product(dy, layer.B_Or.detach()))
                 begin += size
             d_lowered_tr = raised[0] if len(raised) == 1 else torch.cat(raised, 1)
-            self._grad_A_rI.addmm_(d_lowered_tr.T, x_tI, alpha=self._lora[0].scale)
+            add_outer_product(self._grad_A_rI, d_lowered_tr, x_tI, self._lora[0].scale)
         elif self._trains:
-            self._grad_OI.addmm_(dy_tO.T, x_tI)
+            add_outer_product(self._grad_OI, dy_tO, x_tI)
             begin = 0
             for bias in self._biases:
                 bias.grad += dy_tO[:, begin : begin + len(bias)].sum(0)
                 begin += len(bias)
-        return torch.mm(dy_tO, self.weight_OI) if needs_dx else None
+        return product(dy_tO, self.weight_OI) if needs_dx else None
 
 
 class Norm:
@@ -339,7 +339,7 @@ class Decoder:
         block = max(1, HEAD_BYTES // (4 * len(self._head)))
         for begin in range(0, len(normed_UW), block):
             normed = normed_UW[begin : begin + block]
-            logits_uV = torch.mm(normed, self._head.detach().T)
+            logits_uV = product(normed, self._head.detach().T)
             first, last = batch.pairs_before(begin), batch.pairs_before(begin + block)
             rows, targets, counts = (
                 batch.pair_rows_S[first:last] - begin, batch.targets_S[first:last], batch.counts_S[first:last],
@@ -351,7 +351,7 @@ class Decoder:
                 weights_u = normed.new_zeros(len(normed)).index_add_(0, rows, counts).mul_(share)
                 logits_uV.sub_(sums_u[:, None]).exp_().mul_(weights_u[:, None])
                 logits_uV.index_put_((rows, targets), counts * -share, accumulate=True)
-                torch.mm(logits_uV, self._head.detach(), out=gradient_UW[begin : begin + block])
+                product(logits_uV, self._head.detach(), gradient_UW[begin : begin + block])
                 if self._trains_head:
-                    self._head.grad.addmm_(logits_uV.T, normed)
+                    add_outer_product(self._head.grad, logits_uV, normed)
         return loss, gradient_UW

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import torch
 
+from outcrop import arithmetic
 from outcrop.datasets.rows import Rows
 from outcrop.training.batches import cut
 from outcrop.training.checkpoints import Checkpoints
@@ -57,7 +58,8 @@ class Run:
         self.evaluates_every = max(2, ceil(self.sampler.steps_per_epoch / settings.evaluations_per_epoch))
         self.checkpoints = Checkpoints(directory, self.trainee, self.plan.base_name or self.plan.base)
         self.keeper = StateKeeper(directory, self._key(), self.trainee.flat, self.optimizer)
-        self.state = State(microbatch_tokens=settings.microbatch_tokens)
+        self.state = State(microbatch_tokens=settings.microbatch_tokens, products=self.trainee.products())
+        arithmetic.use(self.state.products)
 
     def to_the_end(self, should_stop: Callable[[], bool]) -> Result:
         """Every step that is left."""
@@ -101,6 +103,7 @@ class Run:
 
     def _go_on_from(self, state: State) -> None:
         self.state = state
+        arithmetic.use(state.products)
         if state.checkpoints_activations:
             self.trainee.learner.checkpoint_activations()
         self.trainee.learner.refresh()
@@ -166,8 +169,7 @@ class Run:
         """What a state must belong to: this plan with these rows."""
         digest = hashlib.sha256(msgspec.json.encode(self.plan))
         for rows in (self.train, *self.validation):
-            for part in (rows.starts, rows.tokens, rows.is_answer):
-                digest.update(part.data)
+            digest.update(rows.digest())
         return digest.hexdigest()
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from outcrop import arithmetic
 from outcrop.errors import Invalid
 from outcrop.training.attention import ATTENTION, laid_out
 from outcrop.training.batches import Microbatch
@@ -125,6 +126,10 @@ class Trainee:
             self.learner = Decoder(self.model, self.flat)
         else:
             self.learner = Autograd(self.model)
+
+    def products(self) -> str:
+        """What had better multiply its matrices. oneDNN only where rows come in pieces of few sizes (outcrop/arithmetic.py)."""
+        return arithmetic.fastest() if isinstance(self.learner, Decoder) else arithmetic.MKL
 
     def _groups(self, settings: Settings) -> list[tuple[list[nn.Parameter], float]]:
         """What is trained; weight decay on matrices only, not on embeddings, norms and biases."""

@@ -7,7 +7,7 @@ positions.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import numpy as np
 
@@ -16,6 +16,10 @@ from outcrop.datasets.rows import Rows
 # A branching point costs every layer one more attention call. It is worth that when it saves this many tokens: at 64 a
 # model of one million parameters was no slower than unshared, and larger models gain from fewer (docs/training.md).
 LEAST_SAVED = 64
+# Rows are put in order by so many tokens at a time.
+AT_ONCE, ENDED = 64, -1
+# Pages of a mapped file are given back after so many rows.
+RELEASED_EVERY = 32
 
 
 @dataclass(frozen=True)
@@ -128,8 +132,27 @@ def branches(shared: np.ndarray, depth: int) -> Iterator[tuple[int, int, int]]:
 
 
 def by_beginning(rows: Rows, indices: Iterable[int]) -> list[int]:
-    """The rows in an order in which those that begin alike are neighbours."""
-    return sorted(indices, key=lambda index: rows.row(index)[0].tobytes())
+    """The rows in an order in which those that begin alike are neighbours.
+
+    Sorted by so many tokens at a time, and only what is alike in them by the next ones: memory does not grow with the
+    rows' length.
+    """
+    order: list[int] = []
+    waiting: list[tuple[list[int], int]] = [(list(indices), 0)]
+    while waiting:
+        alike, depth = waiting.pop()
+        if len(alike) == 1 or depth == ENDED:
+            order += alike
+            continue
+        keys: dict[int, bytes] = {}
+        for row in alike:
+            keys[row] = rows.row(row)[0][depth : depth + AT_ONCE].tobytes()
+            if len(keys) % RELEASED_EVERY == 0:
+                rows.release()
+        alike.sort(key=keys.__getitem__)
+        runs = [(list(run), len(key) == 4 * AT_ONCE) for key, run in groupby(alike, keys.__getitem__)]
+        waiting += [(run, depth + AT_ONCE if goes_on else ENDED) for run, goes_on in reversed(runs)]
+    return order
 
 
 def neighbours(rows: Rows, order: Sequence[int]) -> np.ndarray:
@@ -143,6 +166,8 @@ def neighbours(rows: Rows, order: Sequence[int]) -> np.ndarray:
         differs = tokens[:size] != before[:size]
         shared[place] = int(differs.argmax()) if differs.any() else size
         before = tokens
+        if place % RELEASED_EVERY == 0:
+            rows.release()
     return shared
 
 

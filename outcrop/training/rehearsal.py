@@ -183,13 +183,14 @@ class _Rehearsal:
     def _save(self, heaviest: Microbatch) -> float:
         """Keep the state of a run that has not begun, and a checkpoint of it; the seconds that a run waits for a save.
 
-        The heaviest batch is learned from while the state is written, as may happen: then most memory is held.
+        A checkpoint is written and the heaviest batch learned from while the state is on its way to the disk, as may happen:
+        then most memory is held.
         """
         run = self._run
         began = time.monotonic()
         try:
-            run.checkpoints.write(0)
             run.keep_state()
+            run.checkpoints.write(0)
             took = time.monotonic() - began
             self._trainee.learner.learn(heaviest, 0.0)
             run.keeper.wait()

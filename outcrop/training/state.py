@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from outcrop.arithmetic import MKL
 from outcrop.training.flat import FlatParameters
 
 STATE = "state.safetensors"
@@ -33,6 +34,8 @@ class State(msgspec.Struct, kw_only=True):
     progress_bytes: int = 0
     microbatch_tokens: int = 0
     checkpoints_activations: bool = False
+    products: str = MKL
+    """What multiplies matrices (outcrop/arithmetic.py); part of the last bits of the result."""
 
     def judge(self, losses: list[float], threshold: float) -> bool:
         """Whether these are the lowest losses yet. Patience counts evaluations that were not better by the threshold."""

@@ -15,14 +15,15 @@ ROOMS = {
     "clock": set(),
     "settings": set(),
     "hyperparameters": {"errors"},
+    "arithmetic": set(),
     "storage": LEAVES - {"hyperparameters"},
     "wire": {"errors", "clock"},
     "rendering": {"errors"},
     "datasets": {"rendering", "storage", *LEAVES},
     "registry": {"rendering", "storage", *LEAVES},
-    "training": {"datasets", "rendering", "hyperparameters", "errors"},
+    "training": {"datasets", "rendering", "hyperparameters", "arithmetic", "errors"},
     "jobs": {"storage", *LEAVES},
-    "serving": {"registry", "storage", "jobs", *LEAVES},
+    "serving": {"registry", "storage", "jobs", "arithmetic", *LEAVES},
     "invocation": {"rendering", "serving", "registry", *LEAVES},
     "evaluation": {"datasets", "invocation", *LEAVES},
     "workflows": {"datasets", "rendering", "jobs", "training", "registry", "serving", "invocation", "evaluation", "storage", *LEAVES},
@@ -30,7 +31,7 @@ ROOMS = {
     "demo": {"evaluation", "keys", *LEAVES},
 }  # fmt: skip
 # Rooms in whose processes torch may be; everywhere else importing it is a mistake.
-MAY_TOUCH_TORCH = ("training/", "serving/engines/torch_engine.py", "registry/merge.py")
+MAY_TOUCH_TORCH = ("arithmetic.py", "training/", "serving/engines/torch_engine.py", "registry/merge.py")
 MAY_TOUCH_SQL = ("storage/", "jobs/queue.py")
 MAY_READ_ENVIRONMENT = ("settings.py", "jobs/children.py", "doctor.py", "demo/run.py")
 

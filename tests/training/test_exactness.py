@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from transformers import AutoModelForCausalLM
 
+from outcrop import arithmetic
+from outcrop.arithmetic import MKL, ONEDNN
 from outcrop.datasets import Rows
 from outcrop.errors import Diverged, Invalid
 from outcrop.rendering import Conversation, Renderer
@@ -55,8 +57,8 @@ FAMILIES = {
 }  # fmt: skip
 
 
-def trees(seed: int = 0) -> Rows:
-    """Three documents under one system prompt with four questions each, a row twice, one that ends inside the prompt, and
+def trees(seed: int = 0, document: int = 100) -> Rows:
+    """Three documents of so many tokens under one system prompt with four questions each, a row twice, one that ends inside the prompt, and
     one whose prefix is learned (a second answer in the middle)."""
     draw = np.random.default_rng(seed)
 
@@ -66,8 +68,8 @@ def trees(seed: int = 0) -> Rows:
     made: list[tuple[list[int], list[bool]]] = []
     prompt = words(50)
     for _ in range(3):
-        document = words(100)
-        made += [(prompt + document + words(9), [False] * 155 + [True] * 4) for _ in range(4)]
+        shared = prompt + words(document)
+        made += [(shared + words(9), [False] * (len(shared) + 5) + [True] * 4) for _ in range(4)]
     made += [made[0], (prompt, [False] * 20 + [True] * 30), (prompt + words(70), [False] * 20 + [True] * 100)]
     starts = np.cumsum([0, *(len(tokens) for tokens, _ in made)])
     return Rows(
@@ -122,15 +124,19 @@ def difference(one: torch.Tensor, other: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_trees_have_the_loss_and_gradients_of_each_row_by_itself(family: str, method: str, tmp_path: Path) -> None:
+def test_trees_have_the_loss_and_gradients_of_each_row_by_itself(
+    family: str, method: str, library: str, tmp_path: Path
+) -> None:
     make, more, way = FAMILIES[family]
+    if way is Autograd and library == ONEDNN:
+        pytest.skip("autograd's products come in every shape and stay with MKL")
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_config(make(**SIZES, **more))
     for name, weight in model.named_parameters():
         if "bias" in name or "norm" in name:
             weight.data += 0.1 * torch.randn_like(weight)
     model.save_pretrained(tmp_path)
-    rows = trees()
+    rows = trees(document=300 if library == ONEDNN else 100)  # enough for whole tiles
 
     trainee = trainee_of(tmp_path, method=method)
     assert isinstance(trainee.learner, way)
@@ -143,6 +149,7 @@ def test_trees_have_the_loss_and_gradients_of_each_row_by_itself(family: str, me
     checkpointed = learned(trainee, shared)
 
     reference = trainee_of(tmp_path, method=method)
+    arithmetic.use(MKL)
     reference.model.set_attn_implementation("eager")
     reference.flat.zero_grad()
     expected = plain_loss(reference.model, rows)
@@ -172,8 +179,8 @@ def test_neighbours_never_share_a_last_token() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_attention_in_blocks_is_attention_under_the_mask(seed: int) -> None:
-    rows = trees(seed)
+def test_attention_in_blocks_is_attention_under_the_mask(seed: int, library: str) -> None:
+    rows = trees(seed, document=(100, 300, 520)[seed])
     for shares in (True, False):
         forest = Forest.of(rows, range(len(rows)), shares)
         layout = TreeAttention(forest.nodes, len(forest.tokens))
@@ -192,7 +199,7 @@ def test_attention_in_blocks_is_attention_under_the_mask(seed: int) -> None:
             )[0].transpose(0, 1)
             assert difference(mixed[used], expected[used]) < 1e-6
             for found, wanted in zip(grads, torch.autograd.grad(expected, parts, asked), strict=True):
-                assert difference(found, wanted) < 1e-6
+                assert difference(found, wanted) < 2e-6
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])

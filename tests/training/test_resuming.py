@@ -84,7 +84,9 @@ def test_a_stopped_run_goes_on_bit_for_bit(base: Path, tmp_path: Path, method: s
 
 def test_a_run_killed_at_random_moments_ends_bit_equal(base: Path, tmp_path: Path) -> None:
     """`make bench-kills` does this thirty times over."""
-    plain, killed = (make_run(base, tmp_path / name) for name in ("plain", "killed"))
+    plain, killed = (
+        make_run(base, tmp_path / name, epochs=40, early_stopping_patience=100) for name in ("plain", "killed")
+    )
     run(plain, lambda: False).write(plain)
     draw = random.Random(0)
     kills = 0
