@@ -69,6 +69,7 @@ def worker() -> None:
     from outcrop.storage import Storage
     from outcrop.workflows.create_custom_model import CreateCustomModel
     from outcrop.workflows.customize import Customize
+    from outcrop.workflows.sweep import Sweep
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     settings = Settings()
@@ -77,6 +78,7 @@ def worker() -> None:
     kinds: dict[str, Work] = {
         "customization": Customize(storage, registry, settings),
         "create-custom-model": CreateCustomModel(storage, registry),
+        "sweep": Sweep(storage, registry, settings),
     }
     ending = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -95,7 +97,7 @@ def plan(
     """Say what a job would take: tokens, steps, memory, time. Nothing is trained and nothing is kept."""
     from outcrop.workflows.plan import plan as find_out
 
-    planned = find_out(file, validation or [], base, _named(set_ or [], "--set"), text, _registry(), Settings())
+    planned = find_out(file, validation or [], base, _named(set_ or [], "--set"), text, *_installation())
     found = planned.rehearsed
     if as_json:
         print(json.dumps({**asdict(planned), "rehearsed": msgspec.to_builtins(found)}))
@@ -136,18 +138,26 @@ def _named(said: list[str], option: str) -> dict[str, str]:
 def sweep(
     file: Annotated[Path, typer.Argument(help="training file, JSONL")],
     base: Annotated[str, typer.Option(help="base model, as in a job")],
-    grid: Annotated[list[str], typer.Option(help="a hyperparameter and its values, such as batchSize=8,32")],
+    grid: Annotated[
+        list[str] | None, typer.Option(help="a hyperparameter and its values, such as batchSize=8,32")
+    ] = None,
+    range_: Annotated[
+        list[str] | None, typer.Option("--range", help="one and its bounds, such as learningRateMultiplier=0.1..2")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="search by optuna, so many trials", min=1, max=1000)] = None,
     validation: Annotated[list[Path] | None, typer.Option(help="validation file; may be given again")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="a hyperparameter for all, such as epochCount=3")
     ] = None,
     folder: Annotated[Path, typer.Option("--out", help="folder for the runs, table and picture")] = Path("sweep"),
+    at_once: Annotated[int | None, typer.Option(help="trials at once; one a processor when left out", min=1)] = None,
 ) -> None:
-    """Try every combination of a grid; losers are stopped on their validation loss. Writes sweep.json and sweep.svg."""
-    from outcrop.workflows.sweep import Trial
-    from outcrop.workflows.sweep import sweep as try_all
+    """Try a grid of settings, or search ranges; losers are stopped on their validation loss. Writes a table and a picture."""
+    from outcrop.workflows.sweep import Space, Sweep
+    from outcrop.workflows.trials import Trial
 
-    values = {name: text.split(",") for name, text in _named(grid, "--grid").items()}
+    values = {name: text.split(",") for name, text in _named(grid or [], "--grid").items()}
+    ranges = {name: _bounds(name, text) for name, text in _named(range_ or [], "--range").items()}
 
     def tell(trial: Trial) -> None:
         out.print(f"{_said(trial.hyperparameters)}: {_loss(trial)}, {trial.seconds:.0f} s", highlight=False)
@@ -160,13 +170,23 @@ def sweep(
             return f"failed: {trial.failure}"
         return f"{trial.loss:.4f}{' (stopped: it was losing)' if trial.was_stopped else ''}"
 
-    given = _named(set_ or [], "--set")
-    ranked = try_all(file, validation or [], base, given, values, _registry(), Settings(), folder, tell)
-    table = Table("", *values, "validation loss", "seconds", show_edge=False)
+    given, space = _named(set_ or [], "--set"), Space(values, ranges, trials)
+    ranked = Sweep(*_installation()).files(file, validation or [], base, given, space, folder, tell, at_once)
+    shown = Table("", *values, *ranges, "validation loss", "seconds", show_edge=False)
     for place, trial in enumerate(ranked, 1):
-        table.add_row(str(place), *trial.hyperparameters.values(), _loss(trial), f"{trial.seconds:.0f}")
-    out.print(table)
-    out.print(f"{folder / 'sweep.json'} and {folder / 'sweep.svg'} have the curves", highlight=False)
+        chosen = [trial.hyperparameters[name] for name in (*values, *ranges)]
+        shown.add_row(str(place), *chosen, _loss(trial), f"{trial.seconds:.0f}")
+    out.print(shown)
+    out.print(f"{folder}/sweep.csv, sweep.json and sweep.svg have the table and the curves", highlight=False)
+    if ranked and ranked[0].checkpoint:
+        out.print(f"the best weights are in {ranked[0].checkpoint}", highlight=False, soft_wrap=True)
+
+
+def _bounds(name: str, text: str) -> tuple[str, str]:
+    low, mark, high = text.partition("..")
+    if not mark:
+        raise Invalid(f"--range {name}={text}: expected low..high, such as learningRateMultiplier=0.1..2")
+    return low, high
 
 
 @app.command()
@@ -232,10 +252,17 @@ def version() -> None:
 
 
 def _registry() -> Any:
+    return _installation()[1]
+
+
+def _installation() -> tuple[Any, Any, Settings]:
+    """Storage, registry, settings."""
     from outcrop.registry import Registry
     from outcrop.storage import Storage
 
-    return Registry(Storage(Settings().folder))
+    settings = Settings()
+    storage = Storage(settings.folder)
+    return storage, Registry(storage), settings
 
 
 @models_app.command("list")
@@ -384,9 +411,9 @@ def _told(event: dict[str, Any]) -> str:
             )
         case "evaluation":
             losses = ", ".join(f"{loss:.4f}" for loss in event["losses"])
-            return (
-                f"{at}  step {event['step']}  validation loss {losses}{'  (best so far)' if event['is_best'] else ''}"
-            )
+            said = f"  validation loss {losses}{'  (best so far)' if event['is_best'] else ''}" if losses else ""
+            general = event.get("general_loss")
+            return f"{at}  step {event['step']}{said}{f'  general loss {general:.4f}' if general is not None else ''}"
         case "rehearsal":
             return f"{at}  {rehearsed(event)}"
         case "phase":

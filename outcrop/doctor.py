@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from outcrop.machine import available_cpus
 from outcrop.registry.base_models import PEBBLE_FOLDER
-from outcrop.settings import Settings, available_cpus
+from outcrop.settings import Settings
 
 LEAST_FREE_GB = 2
 

@@ -28,6 +28,12 @@ class Hyperparameter:
     def read(self, text: str) -> Value:
         """The option's value from the request's text. Raises Invalid, naming what was given and what is expected."""
         if self.kind is str:
+            if not self.choices and not text.startswith("s3://"):
+                raise Invalid(
+                    f"hyperParameters.{self.name} is {text!r}; it must be an S3 URI such as s3://bucket/rows.jsonl"
+                )
+            if not self.choices:
+                return text
             if text not in self.choices:
                 raise Invalid(f"hyperParameters.{self.name} is {text!r}; it must be one of {', '.join(self.choices)}")
             return text
@@ -43,8 +49,10 @@ class Hyperparameter:
 
 AWS = "Bedrock"
 TABLE = (
-    Hyperparameter("epochCount", "passes over the training file", int, 2, 1, 10, source=AWS),
-    Hyperparameter("batchSize", "rows per optimizer step", int, 32, 4, 256, source=AWS),
+    Hyperparameter("epochCount", "passes over the training file", int, 2, 1, 100, source=AWS),
+    Hyperparameter(
+        "batchSize", "rows per optimizer step; derived from the number of rows when left out", int, None, 1, 256, source=AWS
+    ),
     Hyperparameter(
         "learningRateMultiplier",
         "scales the learning rate that is derived from the base model's size; not together with learningRate",
@@ -86,17 +94,26 @@ TABLE = (
         "auto draws rows that begin alike together and computes what they share once, where that saves work; off draws every "
         "row at random", str, "auto", choices=("auto", "off"),
     ),
+    Hyperparameter(
+        "generalValidationS3Uri",
+        "a file of general rows, in any form of training data, whose loss is watched beside the validation loss: it shows what "
+        "the model forgets, and decides nothing", str, None,
+    ),
     Hyperparameter("seed", "of the order of rows, the adapters' start and dropout", int, 0, 0, 2**31 - 1),
 )  # fmt: skip
 BY_NAME = {option.name: option for option in TABLE}
+# Sets of at most so many rows get so many rows a step (docs/experiments/rates.md).
+BATCH_SIZES = ((500, 4), (2000, 8), (8000, 16))
+LARGEST_BATCH = 32
+PRE_TRAINING_EPOCHS = 1
 NEEDS_LORA = ("loraRank", "loraAlpha", "loraDropout")
 
 
-def read(given: Mapping[str, str], num_parameters: int) -> dict[str, Value | None]:
+def read(given: Mapping[str, str], num_parameters: int, customization: str = "FINE_TUNING") -> dict[str, Value | None]:
     """Every option's effective value for a base model of that many parameters.
 
-    `maxTokens`, `learningRateWarmupSteps` and `evalPercentage` stay None when left out: they are settled when the
-    data has been read.
+    `batchSize`, `maxTokens`, `learningRateWarmupSteps` and `evalPercentage` stay None when left out: they are settled when
+    the data has been read.
 
     Raises Invalid for an unknown name, a value out of its range, and options that exclude each other.
     """
@@ -106,6 +123,9 @@ def read(given: Mapping[str, str], num_parameters: int) -> dict[str, Value | Non
     values: dict[str, Value | None] = {
         option.name: option.read(given[option.name]) if option.name in given else option.default for option in TABLE
     }
+    is_text = customization == "CONTINUED_PRE_TRAINING"
+    if is_text and "epochCount" not in given:
+        values["epochCount"] = PRE_TRAINING_EPOCHS
     if "learningRate" in given and "learningRateMultiplier" in given:
         raise Invalid("hyperParameters has learningRate and learningRateMultiplier; give one of them")
     if values["method"] == "full":
@@ -119,6 +139,13 @@ def read(given: Mapping[str, str], num_parameters: int) -> dict[str, Value | Non
             values["learningRateMultiplier"] or 1.0
         )
     return values
+
+
+def batch_size(values: Mapping[str, Value | None], num_rows: int) -> int:
+    """Rows per optimizer step: as said, else by the number of training rows."""
+    if values["batchSize"] is not None:
+        return int(values["batchSize"])
+    return next((size for most, size in BATCH_SIZES if num_rows <= most), LARGEST_BATCH)
 
 
 def as_text(values: Mapping[str, Value | None]) -> dict[str, str]:
@@ -150,6 +177,8 @@ def markdown() -> str:
         default = (
             "derived" if option.default is None else f"{option.default:g}" if option.kind is not str else option.default
         )
-        allowed = ", ".join(option.choices) or f"{option.low:g} to {option.high:g}"
+        allowed = ", ".join(option.choices) or (
+            f"{option.low:g} to {option.high:g}" if option.kind is not str else "an S3 URI"
+        )
         lines.append(f"| `{option.name}` | {option.meaning} | {default} | {allowed} | {option.source} |")
     return "\n".join(lines) + "\n"

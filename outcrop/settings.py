@@ -25,10 +25,15 @@ class Settings(BaseSettings):
     region: Annotated[str, Field(description="region of requests that are not signed")] = "us-east-1"
     account: Annotated[str, Field(description="account number in ARNs", pattern="^[0-9]{12}$")] = "123456789012"
     workers: Annotated[int, Field(description="training jobs that run at once", ge=0, le=64)] = 1
-    training_threads: Annotated[int, Field(description="threads of a training job; 0 takes all it may use", ge=0)] = 0
+    training_threads: Annotated[
+        int, Field(description="threads of a training job; 0 takes the processors that are idle when it begins", ge=0)
+    ] = 0
     training_memory_gb: Annotated[
         float, Field(description="memory that a training job may take, in GB; 0 takes what is free", ge=0)
     ] = 0
+    rows_cache_gb: Annotated[
+        float, Field(description="rendered training data that is kept for the next job, in GB", ge=0)
+    ] = 4
     engine: Annotated[
         str,
         Field(
@@ -67,17 +72,6 @@ class Settings(BaseSettings):
     def folder(self) -> Path:
         """The home folder, with `~` written out."""
         return self.home.expanduser().absolute()
-
-
-def available_cpus() -> int:
-    """Processors that this process may use: its affinity, and the cgroup's quota where there is one."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.is_file():
-        limit, period = quota.read_text().split()[:2]
-        if limit != "max":
-            cpus = min(cpus, max(1, int(int(limit) / int(period))))
-    return cpus
 
 
 def markdown() -> str:

@@ -66,7 +66,7 @@ def _create(request: Request, call: Call) -> str:
 
     parent = registry.find_custom(request["baseModelIdentifier"])
     base = registry.base(parent.base if parent else request["baseModelIdentifier"])
-    hyperparameters.read(given, base.num_parameters)
+    hyperparameters.read(given, base.num_parameters, customization)
     name, model_name = request["jobName"], request["customModelName"]
     if registry.custom.named(model_name) is not None or model_name in names_to_come(call):
         raise Conflict(f"There is already a custom model named {model_name}; choose another customModelName")
@@ -118,7 +118,7 @@ def get_model_customization_job(request: Request, call: Call) -> Request:
     job = find_job(request["jobIdentifier"], call)
     asked, result = job.request, job.result
     effective = result.get("hyperParameters") or hyperparameters.as_text(
-        hyperparameters.read(asked["hyperParameters"], asked["num_parameters"])
+        hyperparameters.read(asked["hyperParameters"], asked["num_parameters"], asked["customization"])
     )
     return {
         "jobArn": job.arn,

@@ -6,7 +6,19 @@ from typing import Any
 
 from botocore import xform_name
 
-from outcrop.api import catalogue, custom_models, customization, deployments, iam, runtime, s3, sts, tags, throughput
+from outcrop.api import (
+    catalogue,
+    custom_models,
+    customization,
+    deployments,
+    iam,
+    runtime,
+    s3,
+    sts,
+    sweeps,
+    tags,
+    throughput,
+)
 from outcrop.api.call import Call, Service
 from outcrop.wire import Context
 from outcrop.wire.app import Function
@@ -24,6 +36,10 @@ MODULES: dict[str, tuple[ModuleType, ...]] = {
 EXTENSIONS = {
     ("GET", "/model-customization-jobs/{jobIdentifier}/events"): customization.list_job_events,
     ("POST", "/model-customization-jobs/{jobIdentifier}/resume"): customization.resume_model_customization_job,
+    ("POST", "/model-customization-sweeps"): sweeps.create_model_customization_sweep,
+    ("GET", "/model-customization-sweeps"): sweeps.list_model_customization_sweeps,
+    ("GET", "/model-customization-sweeps/{sweepIdentifier}"): sweeps.get_model_customization_sweep,
+    ("POST", "/model-customization-sweeps/{sweepIdentifier}/stop"): sweeps.stop_model_customization_sweep,
 }
 
 

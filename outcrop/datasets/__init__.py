@@ -4,9 +4,10 @@ In: an S3 URI and a base model's renderer. Out: rows of token ids with what is l
 file, line and field of everything that is wrong. Nothing is ever cut to fit. The room knows no jobs and no torch.
 """
 
-from outcrop.datasets.prepare import Prepared, render, split
+from outcrop.datasets.cache import RowsCache
+from outcrop.datasets.prepare import render, split
 from outcrop.datasets.report import Report, check
 from outcrop.datasets.rows import Rows
 from outcrop.datasets.source import Source, find, read_lines
 
-__all__ = ["Prepared", "Report", "Rows", "Source", "check", "find", "read_lines", "render", "split"]
+__all__ = ["Report", "Rows", "RowsCache", "Source", "check", "find", "read_lines", "render", "split"]

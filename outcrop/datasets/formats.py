@@ -7,7 +7,7 @@ Haiku (system and messages) and Nova/Llama 3.3 (bedrock-conversation-2024).
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -165,20 +165,42 @@ def _check_turns(messages: tuple[Message, ...], found: Found) -> None:
         found.append((f"messages.{len(messages) - 1}.role", "is 'user'; the last message must be the assistant's"))
 
 
+class Decoder(Protocol):
+    """Bytes to a row; what does not decode raises msgspec's errors or UnicodeDecodeError."""
+
+    def decode(self, line: bytes, /) -> Any: ...
+
+
 @dataclass(frozen=True)
 class Format:
     """A form of row: its name for messages, its keys, and how one is read."""
 
     name: str
     keys: tuple[str, ...]
-    decoder: "msgspec.json.Decoder[Any]"
+    decoder: Decoder
     convert: Callable[[Any, Found], Content]
 
 
 PAIRS = Format("prompt/completion", ("prompt", "completion"), msgspec.json.Decoder(Pair), _pair)
 CHAT = Format("system + messages", ("messages",), msgspec.json.Decoder(Chat), _chat)
 BEDROCK_CHAT = Format(SCHEMA, ("schemaVersion",), msgspec.json.Decoder(BedrockChat), _bedrock_chat)
+
+
+class _Utf8:
+    """A document is its text."""
+
+    def decode(self, document: bytes) -> str:
+        return document.decode()
+
+
+def _document(text: str, found: Found) -> Content:
+    if not text.strip():
+        found.append(("", "is empty"))
+    return text
+
+
 TEXT = Format("input", ("input",), msgspec.json.Decoder(Text), _text)
+DOCUMENTS = Format("plain text", (), _Utf8(), _document)
 SUPERVISED = (BEDROCK_CHAT, CHAT, PAIRS)
 PLAIN_TEXT = (TEXT,)
 
@@ -210,6 +232,10 @@ def read_row(number: int, line: bytes, form: Format) -> tuple[Content | None, li
         field = re.sub(r"\[(\d+|\.\.\.)\]", r".\1", path.group(1)) if path else ""
         return None, [Problem(number, field, _plain(PATH.sub("", text)))]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if form is DOCUMENTS and isinstance(error, UnicodeDecodeError):
+            before = line[: error.start]
+            message, in_line = f"is not UTF-8: {error.reason}", error.start - before.rfind(b"\n")
+            return None, [Problem(number + before.count(b"\n"), "", message, in_line)]
         place = BYTE.search(str(error))
         column = int(place.group(1)) + 1 if place else None
         return None, [Problem(number, "", f"is not JSON: {BYTE.sub('', str(error)).strip()}", column)]

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -17,15 +16,7 @@ from outcrop.rendering import Rendered, Renderer
 AT_ONCE = 256
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Rows of one file; `longest` in tokens."""
-
-    rows: Rows
-    longest: int
-
-
-def render(report: Report, renderer: Renderer, most_tokens: int) -> Prepared:
+def render(report: Report, renderer: Renderer, most_tokens: int) -> Rows:
     """Every row in the base model's tokens.
 
     Plain text of more than `most_tokens` tokens becomes several rows. Raises Invalid that lists the conversations with more:
@@ -40,6 +31,8 @@ def render(report: Report, renderer: Renderer, most_tokens: int) -> Prepared:
             for (number, content), row in zip(batch, rendered, strict=True):
                 if isinstance(row, Invalid):
                     overlong.add(Problem(number, "", row.message))
+                elif not any(row.is_answer):
+                    overlong.add(Problem(number, "", "has no token that would be learned"))
                 elif isinstance(content, str):
                     yield from windows(row, most_tokens)
                 elif len(row.tokens) > most_tokens:
@@ -51,7 +44,7 @@ def render(report: Report, renderer: Renderer, most_tokens: int) -> Prepared:
     rows = Rows.of(fitting())  # row by row into arrays: a large file as Python lists would take many times its size
     if overlong.num_problems:
         raise Invalid(overlong.refusal())
-    return Prepared(rows, int(np.diff(rows.starts).max()))
+    return rows
 
 
 def windows(row: Rendered, most_tokens: int) -> Iterator[Rendered]:

@@ -4,8 +4,15 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from outcrop.datasets.formats import Content, Format, Problem, detect, read_row
-from outcrop.datasets.source import MOST_LINE_BYTES, Source, read_lines
+from outcrop.datasets.formats import DOCUMENTS, TEXT, Content, Format, Problem, detect, read_row
+from outcrop.datasets.source import (
+    DOCUMENT_END,
+    MOST_LINE_BYTES,
+    PLAIN_TEXT_ENDINGS,
+    Source,
+    read_documents,
+    read_lines,
+)
 from outcrop.errors import Invalid
 
 # So many problems are kept to be shown; the rest is counted.
@@ -51,8 +58,10 @@ def check(source: Source, allowed: tuple[Format, ...], *, fewest: int, most: int
     if source.size > most_bytes:
         raise Invalid(f"{source.uri}: the file has {source.size:,} bytes; at most {most_bytes:,} are allowed")
     report = Report(source)
+    if TEXT in allowed and source.uri.endswith(PLAIN_TEXT_ENDINGS):
+        report.format = DOCUMENTS
     digest = hashlib.sha256()
-    for number, line in read_lines(source):
+    for number, line in _units(report):
         report.rows += 1
         if report.rows > most:
             raise Invalid(
@@ -61,7 +70,7 @@ def check(source: Source, allowed: tuple[Format, ...], *, fewest: int, most: int
         digest.update(line)
         _check_line(report, number, line, allowed)
     if report.rows == 0:
-        raise Invalid(f"{source.uri}: the file is empty; it must hold at least {fewest} rows of JSON, one a line")
+        raise Invalid(f"{source.uri}: the file is empty; it must hold at least {fewest} row{'s' * (fewest != 1)}")
     if report.num_problems:
         raise Invalid(report.refusal())
     if report.rows < fewest:
@@ -74,7 +83,8 @@ def check(source: Source, allowed: tuple[Format, ...], *, fewest: int, most: int
 
 def _check_line(report: Report, number: int, line: bytes, allowed: tuple[Format, ...]) -> None:
     if len(line) > MOST_LINE_BYTES:
-        report.add(Problem(number, "", f"has more than {MOST_LINE_BYTES:,} bytes"))
+        remedy = f"; part the document by lines of {DOCUMENT_END.decode()}" if report.format is DOCUMENTS else ""
+        report.add(Problem(number, "", f"has more than {MOST_LINE_BYTES:,} bytes{remedy}"))
         return
     if report.format is None:
         found = detect(line, allowed)
@@ -84,7 +94,7 @@ def _check_line(report: Report, number: int, line: bytes, allowed: tuple[Format,
             report.add(Problem(number, "", found))
             return
     _, problems = read_row(number, line, report.format or allowed[-1])
-    if problems and report.format is not None:
+    if problems and report.format is not None and report.format is not DOCUMENTS:
         other = detect(line, allowed)
         if isinstance(other, Format) and other is not report.format:
             problems = [Problem(number, "", f"is in the form {other.name}, but the file began as {report.format.name}")]
@@ -92,10 +102,15 @@ def _check_line(report: Report, number: int, line: bytes, allowed: tuple[Format,
         report.add(problem)
 
 
+def _units(report: Report) -> Iterator[tuple[int, bytes]]:
+    """What becomes a row each, with its first line's number."""
+    return read_documents(report.source) if report.format is DOCUMENTS else read_lines(report.source)
+
+
 def contents(report: Report) -> Iterator[tuple[int, Content]]:
     """Line number and content of every row of a file that passed the check."""
     assert report.format is not None
-    for number, line in read_lines(report.source):
+    for number, line in _units(report):
         content, _ = read_row(number, line, report.format)
         assert content is not None, f"{report.source.uri} changed after it was checked"
         yield number, content

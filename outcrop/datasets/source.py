@@ -22,6 +22,11 @@ class Source:
     size: int
 
 
+# Ends a document in a file of plain text, on a line by itself.
+DOCUMENT_END = b"<|endoftext|>"
+PLAIN_TEXT_ENDINGS = (".txt", ".md")
+
+
 def split_uri(uri: str) -> tuple[str, str]:
     """Bucket and key. Raises Invalid."""
     match = S3_URI.fullmatch(uri)
@@ -56,3 +61,26 @@ def read_lines(source: Source) -> Iterator[tuple[int, bytes]]:
                 rest = file.readline(1 << 20)
             if line.strip():
                 yield number, line
+
+
+def read_documents(source: Source) -> Iterator[tuple[int, bytes]]:
+    """First line (from 1) and bytes of every document of a plain text, parted by lines that hold DOCUMENT_END alone.
+
+    A document of more than MOST_LINE_BYTES comes as its first bytes. Documents of white space are left out.
+    """
+    with source.path.open("rb") as file:
+        first, number, size = 1, 0, 0
+        lines: list[bytes] = []
+        while line := file.readline(MOST_LINE_BYTES + 1):
+            number += 1
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if line.strip() == DOCUMENT_END:
+                if any(part.strip() for part in lines):
+                    yield first, b"".join(lines)
+                first, size, lines = number + 1, 0, []
+            elif size <= MOST_LINE_BYTES:
+                lines.append(line)
+                size += len(line)
+        if any(part.strip() for part in lines):
+            yield first, b"".join(lines)

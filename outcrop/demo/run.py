@@ -268,7 +268,7 @@ def machine() -> str:
             line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
         ]
         model = names[0] if names else model
-    from outcrop.settings import available_cpus
+    from outcrop.machine import available_cpus
 
     return f"{available_cpus()} x {model}, {platform.system()}, Python {platform.python_version()}"
 

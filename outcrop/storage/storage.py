@@ -18,13 +18,14 @@ class Storage:
     receiving/   bodies that are still arriving; on the same disk, so that keeping one is a rename
     artifacts/   folders of weights
     runs/        working folders of jobs
+    rows/        rendered training data, kept while there is room (datasets/cache.py)
     logs/        what workers and engines say
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for name in ("objects", "receiving", "artifacts", "runs", "logs"):
+        for name in ("objects", "receiving", "artifacts", "runs", "rows", "logs"):
             (folder / name).mkdir(exist_ok=True)
         self.receiving = folder / "receiving"
         engine = open_database(folder)

@@ -8,10 +8,12 @@ from math import ceil
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import torch
 
 from outcrop import arithmetic
 from outcrop.datasets.rows import Rows
+from outcrop.errors import Invalid
 from outcrop.training.batches import cut
 from outcrop.training.checkpoints import Checkpoints
 from outcrop.training.lora import load_adapters
@@ -45,7 +47,13 @@ class Run:
         torch.manual_seed(settings.seed)
         self.train = Rows.read(directory / self.plan.train_rows)
         self.validation = [Rows.read(directory / name) for name in self.plan.validation_rows]
-        longest = max(rows.longest() for rows in (self.train, *self.validation))
+        self.general = [Rows.read(directory / self.plan.general_rows)] if self.plan.general_rows else []
+        for name, rows in (
+            ("training", self.train),
+            *(("validation", rows) for rows in (*self.validation, *self.general)),
+        ):
+            check_learned(rows, name)
+        longest = max(rows.longest() for rows in (self.train, *self.validation, *self.general))
         self.trainee = Trainee(Path(self.plan.base), settings, longest)
         if self.plan.start_adapter is not None:
             load_adapters(self.trainee.adapters, Path(self.plan.start_adapter))
@@ -73,6 +81,11 @@ class Run:
             else:
                 self._tell(rehearse(self))
                 torch.manual_seed(self.settings.seed)  # how much dropout the rehearsal drew depends on the clock
+                if self.general and not self.plan.rehearses_only:
+                    self.state.general_losses = [self._general_loss()]
+                    self._tell(
+                        Evaluated(step=0, epoch=0, losses=[], is_best=False, general_loss=self.state.general_losses[0])
+                    )
             self._began = time.monotonic() - self.state.seconds
             was_stopped, epoch, rows_of = False, -1, []
             while self.state.step < self.steps and not self._is_over():
@@ -88,7 +101,8 @@ class Run:
         stopped_early = not was_stopped and state.step < self.steps
         return Result(
             status="stopped" if was_stopped else "completed", checkpoint=state.checkpoint, step=state.step,
-            steps=self.steps, training_loss=state.loss, validation_losses=state.best_losses, stopped_early=stopped_early,
+            steps=self.steps, training_loss=state.loss, validation_losses=state.best_losses,
+            general_losses=state.general_losses, stopped_early=stopped_early,
             seconds=state.seconds, tokens=state.tokens,
             peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )  # fmt: skip
@@ -130,20 +144,30 @@ class Run:
         """Evaluate and keep what there is, when it is time."""
         state, settings = self.state, self.settings
         is_last = state.step == self.steps
-        every = self.evaluates_every if self.validation else self.sampler.steps_per_epoch
+        every = self.evaluates_every if self.validation or self.general else self.sampler.steps_per_epoch
         is_regular = state.step % every == 0 or is_last
         if is_stopped and not is_regular:
             self.keep_state()  # as it would be without the stop: a run that goes on has nothing out of turn
         if is_regular or is_stopped:
             is_best = True
-            if self.validation:
-                losses = [evaluate(self.trainee, rows, state.microbatch_tokens) for rows in self.validation]
+            losses = [evaluate(self.trainee, rows, state.microbatch_tokens) for rows in self.validation]
+            general_loss = self._general_loss() if self.general else None
+            if losses:
                 is_best = state.judge(losses, settings.early_stopping_threshold)
-                self._tell(Evaluated(step=state.step, epoch=epoch, losses=losses, is_best=is_best))
+            if losses or self.general:
+                line = Evaluated(
+                    step=state.step, epoch=epoch, losses=losses, is_best=is_best, general_loss=general_loss
+                )
+                self._tell(line)
+            if is_best and general_loss is not None:
+                state.general_losses = [state.general_losses[0], general_loss]
             self._keep_checkpoint(is_best)
         state.seconds = time.monotonic() - self._began
         if is_regular or (not is_stopped and self.keeper.is_due(settings.saves_every_s)):
             self.keep_state()
+
+    def _general_loss(self) -> float:
+        return evaluate(self.trainee, self.general[0], self.state.microbatch_tokens)
 
     def keep_state(self) -> None:
         """Begin to write the state."""
@@ -168,9 +192,19 @@ class Run:
     def _key(self) -> str:
         """What a state must belong to: this plan with these rows."""
         digest = hashlib.sha256(msgspec.json.encode(self.plan))
-        for rows in (self.train, *self.validation):
+        for rows in (self.train, *self.validation, *self.general):
             digest.update(rows.digest())
         return digest.hexdigest()
+
+
+def check_learned(rows: Rows, name: str) -> None:
+    """Raise Invalid when there is a row of which nothing is learned: its loss would be 0 or no number, and look like success."""
+    learned = np.add.reduceat(rows.is_answer, rows.starts[:-1], dtype=np.int64)
+    empty = np.flatnonzero(learned == 0)
+    if len(empty):
+        raise Invalid(
+            f"{len(empty)} of {len(rows)} {name} rows have no token to learn, the first is row {empty[0] + 1}"
+        )
 
 
 def rate_at(done: int, steps: int, settings: Settings) -> float:

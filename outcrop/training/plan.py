@@ -53,12 +53,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     train_rows: str = "train.rows"
     validation_rows: list[str] = []
+    general_rows: str | None = None
+    """Rows whose loss is watched for forgetting, before the first step and at every evaluation; it decides nothing."""
     start_adapter: str | None = None
     """A folder of adapters to go on from (tuning a tuned model again); method lora only."""
     threads: int = 0
     """0: as many as the process may use. A run that is to be bit-equal to another needs the same number."""
     rehearses_only: bool = False
     """End after the rehearsal: for `outcrop plan`."""
+    is_trial: bool = False
+    """One of many runs alike: its time is estimated from a single microbatch."""
     memory_bytes: int = 0
     """What training may take; 0: what the machine has free."""
 
@@ -81,6 +85,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     steps: int = 0
     training_loss: float | None = None
     validation_losses: list[float] = []
+    general_losses: list[float] = []
+    """Of the general rows, if there are any: before the first step, and at the checkpoint."""
     stopped_early: bool = False
     seconds: float = 0.0
     tokens: int = 0
@@ -114,12 +120,13 @@ class StepDone(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
 
 
 class Evaluated(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="evaluation"):
-    """One line of progress.jsonl: the validation losses, one per validation file."""
+    """One line of progress.jsonl: the validation losses, one per validation file; step 0 is before training."""
 
     step: int
     epoch: int
     losses: list[float]
     is_best: bool
+    general_loss: float | None = None
 
 
 class Rehearsed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="rehearsal"):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from outcrop.datasets.rows import Rows
 from outcrop.errors import Invalid
+from outcrop.machine import free_memory
 from outcrop.training.batches import Microbatch, cut
 from outcrop.training.model import Trainee
 from outcrop.training.plan import Rehearsed
@@ -80,7 +81,7 @@ class _Rehearsal:
         run = self._run
         heaviest = self._fit()
         self._trainee.learner.learn(heaviest, 0.0)
-        rate, spread = self._measure()
+        rate, spread = self._measure(1 if run.plan.is_trial else TIMED)
         evaluation_s = self._evaluation()
         update_s = self._update()
         save_s = self._save(heaviest)
@@ -139,8 +140,8 @@ class _Rehearsal:
         for rows in [[longest], *self._drawn]:
             yield from cut(run.train, rows, run.state.microbatch_tokens, self._trainee.shares)
 
-    def _measure(self) -> tuple[float, float]:
-        """Operations per second, and its relative standard error, over microbatches drawn at random."""
+    def _measure(self, most: int) -> tuple[float, float]:
+        """Operations per second, and its relative standard error, over at most so many microbatches drawn at random."""
         run = self._run
         rates: list[float] = []
         began = time.monotonic()
@@ -150,13 +151,13 @@ class _Rehearsal:
             start = time.perf_counter()
             self._trainee.learner.learn(batch, 0.0)
             rates.append(self._costs(batch) / (time.perf_counter() - start))
-            if len(rates) == TIMED or time.monotonic() - began > TIMING_S:
+            if len(rates) == most or time.monotonic() - began > TIMING_S:
                 break
         return fmean(rates), pstdev(rates) / fmean(rates) / sqrt(len(rates))
 
     def _evaluation(self) -> float:
         """Seconds of one evaluation, from its heaviest microbatch."""
-        return sum(self._evaluation_of(rows) for rows in self._run.validation)
+        return sum(self._evaluation_of(rows) for rows in (*self._run.validation, *self._run.general))
 
     def _evaluation_of(self, rows: Rows) -> float:
         batches = list(cut(rows, range(len(rows)), self._run.state.microbatch_tokens, self._trainee.shares))
@@ -199,16 +200,6 @@ class _Rehearsal:
             needed = 4 * sum(4 * flat.numel() for flat, _ in self._trainee.flat.groups)
             raise Invalid(f"a save of the run takes about {needed / 1e6:,.0f} MB and failed: {error}") from None
         return took
-
-
-def free_memory() -> int:
-    """Bytes that this process may still take: of the machine, or of its control group if that has less."""
-    text = Path("/proc/meminfo").read_text(encoding="ascii") if Path("/proc/meminfo").exists() else ""
-    free = next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("MemAvailable")), 1 << 62)
-    limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-    if limit.exists() and limit.read_text().strip() != "max":
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return free
 
 
 def _resident() -> int:

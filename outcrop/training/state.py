@@ -31,6 +31,7 @@ class State(msgspec.Struct, kw_only=True):
     best_losses: list[float] = []
     waited: int = 0
     checkpoint: str | None = None
+    general_losses: list[float] = []
     progress_bytes: int = 0
     microbatch_tokens: int = 0
     checkpoints_activations: bool = False

@@ -203,7 +203,7 @@ class Wire:
     async def _rest_json(self, incoming: Incoming, data: bytes, access_key: str | None, region: str) -> Outgoing:
         extension = self._extension(incoming)
         if extension is not None:
-            return await self._extended(incoming, *extension, access_key, region)
+            return await self._extended(incoming, data, *extension, access_key, region)
         match = self._router.match(incoming.method, incoming.raw_path)
         if match is None:
             document = b'{"Output":{"__type":"com.amazon.coral.service#UnknownOperationException"},"Version":"1.0"}'
@@ -276,11 +276,12 @@ class Wire:
         return None
 
     async def _extended(
-        self, incoming: Incoming, function: Function, labels: dict[str, str], access_key: str | None, region: str
-    ) -> Outgoing:
+        self, incoming: Incoming, data: bytes, function: Function, labels: dict[str, str], access_key: str | None,
+        region: str,
+    ) -> Outgoing:  # fmt: skip
         context = _context(incoming, Match("outcrop", function.__name__, labels), access_key, region)
-        params: dict[str, Any] = {name: values[0] for name, values in _query_lists(incoming).items()} | labels
         try:
+            params = _json_object(data) | {name: values[0] for name, values in _query_lists(incoming).items()} | labels
             result = await self._in_thread(function, params, context)
         except OutcropError as error:
             status = 404 if isinstance(error, NotFound) else 400
@@ -452,6 +453,14 @@ def _incoming(scope: dict[str, Any]) -> Incoming:
     return Incoming(
         scope["method"], raw_path, scope["query_string"].decode("latin-1"), headers, origin, str(uuid.uuid4())
     )
+
+
+def _json_object(data: bytes) -> dict[str, Any]:
+    """A body, if there is one. Raises Invalid."""
+    try:
+        return msgspec.json.decode(data, type=dict[str, Any]) if data.strip() else {}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Invalid(f"the body must be a JSON object: {error}") from None
 
 
 def _query_lists(incoming: Incoming) -> dict[str, list[str]]:

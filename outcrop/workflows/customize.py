@@ -1,12 +1,9 @@
 """From a training file in S3 to a custom model that can be deployed."""
 
-import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +12,20 @@ import msgspec
 import outcrop
 from outcrop import datasets, hyperparameters
 from outcrop.clock import now
-from outcrop.datasets import Rows
-from outcrop.datasets.formats import PLAIN_TEXT, SUPERVISED
+from outcrop.datasets.formats import PLAIN_TEXT, SUPERVISED, Format
 from outcrop.errors import Invalid
 from outcrop.jobs import Job, Tell
-from outcrop.jobs.children import python_child, tail
+from outcrop.jobs.children import tail
 from outcrop.jobs.worker import Stopped
 from outcrop.registry import CustomModel, Registry
 from outcrop.rendering import Renderer
-from outcrop.settings import Settings, available_cpus
+from outcrop.settings import Settings
 from outcrop.storage import Storage
 from outcrop.training import Plan, Result
 from outcrop.training.plan import PROGRESS, RESULT, STOP
-from outcrop.training.plan import Settings as TrainingSettings
 from outcrop.workflows.outputs import checkpoints_of, metrics_files, write_outputs
+from outcrop.workflows.preparation import Checked, Options, Preparation, steps_of, training_child
 
-# Tokens that go through the model at once: what a laptop's memory takes for models of up to a few hundred million
-# parameters; the result does not depend on it.
-MICROBATCH_TOKENS = 4096
 POLL_S = 0.2
 PREPARED = "prepared.json"
 ORDER = {"rehearsal": 0, "step": 1, "evaluation": 2}
@@ -55,16 +48,18 @@ class Customize:
         request = job.request
         weights = self.registry.weights(request["base"])
         renderer = Renderer(weights.folder)
-        options = hyperparameters.read(request["hyperParameters"], request["num_parameters"])
+        options = hyperparameters.read(request["hyperParameters"], request["num_parameters"], request["customization"])
         run = self.storage.run_folder(job.id)
 
         prepared = Prepared.read(run)
         if prepared is None:
             with tell.phase("validation"):
-                train, validation = self._check(request)
-                tell.event(kind="data", rows=train.rows, validation_rows=[report.rows for report in validation])
+                checked = self._check(request, options)
+                tell.event(
+                    kind="data", rows=checked.train.rows, validation_rows=[report.rows for report in checked.validation]
+                )
             with tell.phase("dataProcessing"):
-                prepared = self._prepare(train, validation, renderer, options, request, run, tell)
+                prepared = self._prepare(checked, renderer, options, request, run, tell)
                 tell.check()
         with tell.phase("training"):
             result = self._train(run, tell)
@@ -76,7 +71,7 @@ class Customize:
 
     # --- the stations -----------------------------------------------------------------------------------------------
 
-    def _check(self, request: dict[str, Any]) -> tuple[datasets.Report, list[datasets.Report]]:
+    def _check(self, request: dict[str, Any], options: Options) -> Checked:
         """Every line of every file is right."""
         limits, objects = self.settings, self.storage.objects
         is_text = request["customization"] == "CONTINUED_PRE_TRAINING"
@@ -87,31 +82,33 @@ class Customize:
             datasets.find(objects, request["training_uri"]), allowed,
             fewest=fewest, most=most, most_bytes=limits.max_training_bytes,
         )  # fmt: skip
-        validation = [
-            datasets.check(
-                datasets.find(objects, uri), allowed,
+
+        def held_out(uri: str, forms: tuple[Format, ...]) -> datasets.Report:
+            return datasets.check(
+                datasets.find(objects, uri), forms,
                 fewest=1, most=limits.max_validation_rows, most_bytes=limits.max_validation_bytes,
-            )
-            for uri in request["validation_uris"]
-        ]  # fmt: skip
-        return train, validation
+            )  # fmt: skip
+
+        validation = [held_out(uri, allowed) for uri in request["validation_uris"]]
+        general_uri = options["generalValidationS3Uri"]
+        general = held_out(str(general_uri), (*SUPERVISED, *PLAIN_TEXT)) if general_uri is not None else None
+        return Checked(train, validation, general)
 
     def _prepare(
-        self, train: datasets.Report, validation: list[datasets.Report], renderer: Renderer,
-        options: dict[str, hyperparameters.Value | None], request: dict[str, Any], run: Path, tell: Tell,
-    ) -> "Prepared":  # fmt: skip
+        self, checked: Checked, renderer: Renderer, options: Options, request: dict[str, Any], run: Path, tell: Tell
+    ) -> "Prepared":
         """Rows in the base model's tokens, the plan beside them, and last of all the note that both are whole."""
-        plan, rows, effective = lay_down(
-            train, validation, renderer, options, request, run, self.registry, self.settings
-        )  # fmt: skip
+        laid = Preparation.of(self.storage, self.registry, self.settings).lay_down(
+            checked, renderer, options, request, run
+        )
         tell.event(
-            kind="plan", rows=len(rows), tokens=len(rows.tokens), answer_tokens=int(rows.is_answer.sum()),
-            longest_row=rows.longest(), rows_cut=0, steps=steps_of(plan, rows),
+            kind="plan", rows=len(laid.rows), tokens=len(laid.rows.tokens), answer_tokens=int(laid.rows.is_answer.sum()),
+            longest_row=laid.rows.longest(), rows_cut=0, steps=steps_of(laid.plan, laid.rows), threads=laid.plan.threads,
         )  # fmt: skip
-        tell.result(hyperParameters=effective)
+        tell.result(hyperParameters=laid.hyperparameters)
         prepared = Prepared(
-            hyperparameters=effective, renderer=renderer.hash, training_data=_lineage(train),
-            validation_data=[_lineage(report) for report in validation],
+            hyperparameters=laid.hyperparameters, renderer=renderer.hash, training_data=_lineage(checked.train),
+            validation_data=[_lineage(report) for report in checked.validation],
         )  # fmt: skip
         prepared.write(run)
         return prepared
@@ -163,6 +160,7 @@ class Customize:
                 "base": request["base"], "renderer": prepared.renderer, "outcrop": outcrop.__version__,
                 "steps": result.step, "tokens": result.tokens, "seconds": round(result.seconds, 1),
                 "stopped_early": result.stopped_early, "status": result.status,
+                "general_losses": result.general_losses,
             },
         )  # fmt: skip
         self.registry.register(model, weights)
@@ -170,7 +168,7 @@ class Customize:
             self._clear(run)
         tell.result(
             model_arn=model.arn, training_loss=result.training_loss, validation_losses=result.validation_losses,
-            stopped_early=result.stopped_early, steps=result.step,
+            stopped_early=result.stopped_early, steps=result.step, general_losses=result.general_losses,
         )  # fmt: skip
 
     @staticmethod
@@ -212,74 +210,6 @@ def _last_told(tell: Tell) -> tuple[int, int]:
 def _place(line: dict[str, Any]) -> tuple[int, int]:
     """Where a line stands in progress.jsonl: by step, the step itself before its evaluation."""
     return line.get("step", 0), ORDER[line["kind"]]
-
-
-def lay_down(
-    train: datasets.Report, validation: list[datasets.Report], renderer: Renderer,
-    options: dict[str, hyperparameters.Value | None], request: dict[str, Any], run: Path, registry: Registry,
-    settings: Settings, rehearses_only: bool = False,
-) -> tuple[Plan, Rows, dict[str, str]]:  # fmt: skip
-    """Rows and plan in a run's folder; with the training rows and the effective hyperparameters as text.
-
-    Raises Invalid for rows that are too long, and options that do not go with this base.
-    """
-    longest = min(int(options["maxTokens"] or request["context"]), request["context"])
-    rows = datasets.render(train, renderer, longest).rows
-    held = [datasets.render(report, renderer, longest).rows for report in validation]
-    if not held and options["evalPercentage"] is not None:
-        rows, aside = datasets.split(rows, float(options["evalPercentage"]), int(options["seed"] or 0))
-        held = [aside]
-    rows.write(run / "train.rows")
-    names = [f"validation-{number}.rows" for number in range(len(held))]
-    for name, part in zip(names, held, strict=True):
-        part.write(run / name)
-    plan = msgspec.structs.replace(plan_of(registry, request, options, names, settings), rehearses_only=rehearses_only)
-    plan.write(run)
-    warmup = plan.settings.warmup(steps_of(plan, rows))
-    return plan, rows, hyperparameters.as_text({**options, "maxTokens": longest, "learningRateWarmupSteps": warmup})
-
-
-def steps_of(plan: Plan, rows: Rows) -> int:
-    """Optimizer steps of a whole run."""
-    return ceil(len(rows) / plan.settings.batch_rows) * plan.settings.epochs
-
-
-def plan_of(
-    registry: Registry, request: dict[str, Any], options: dict[str, Any], names: list[str], settings: Settings
-) -> Plan:
-    """The training plan of a request. Raises Invalid for options that do not go with its base."""
-    weights = registry.weights(request["base"])
-    if weights.adapter is not None and options["method"] == "full":
-        raise Invalid("a model tuned with adapters can be tuned further with method lora, not with full")
-    return Plan(
-        base=str(weights.folder),
-        base_name=request["base_model"],
-        start_adapter=str(weights.adapter) if weights.adapter else None,
-        validation_rows=names,
-        threads=settings.training_threads or available_cpus(),
-        memory_bytes=round(settings.training_memory_gb * 1e9),
-        settings=TrainingSettings(
-            method=options["method"], epochs=options["epochCount"], batch_rows=options["batchSize"],
-            learning_rate=options["learningRate"], warmup_steps=options["learningRateWarmupSteps"],
-            early_stopping_threshold=options["earlyStoppingThreshold"],
-            early_stopping_patience=options["earlyStoppingPatience"], lora_rank=options["loraRank"] or 1,
-            lora_alpha=options["loraAlpha"] or 1.0, lora_dropout=options["loraDropout"] or 0.0, seed=options["seed"],
-            microbatch_tokens=MICROBATCH_TOKENS, shares_prefixes=options["prefixSharing"] == "auto",
-        ),
-    )  # fmt: skip
-
-
-@contextlib.contextmanager
-def training_child(run: Path, plan: Plan) -> Iterator[Any]:
-    """The training process; it does not outlive the block."""
-    with (run / "training.log").open("wb") as log:
-        child = python_child("outcrop.training", [str(run)], log, {"OMP_NUM_THREADS": str(plan.threads)})
-        try:
-            yield child
-        finally:
-            if child.poll() is None:
-                child.kill()
-            child.wait()
 
 
 class _Tail:

@@ -15,6 +15,7 @@ import msgspec
 from outcrop.datasets.source import split_uri
 from outcrop.storage import Objects
 from outcrop.training.plan import PROGRESS, Evaluated, Progress, StepDone
+from outcrop.workflows.trials import Trial, picture, table
 
 STEPS = "training_artifacts/step_wise_training_metrics.csv"
 VALIDATION = "validation_artifacts/post_fine_tuning_validation"
@@ -27,23 +28,31 @@ class Metrics:
 
     training: str
     validation: list[str]
+    general: str | None = None
 
 
 def metrics_files(run: Path) -> Metrics:
-    """The tables of a run: a row per step, counted from 0 as AWS does, and a row per evaluation for each validation file."""
+    """The tables of a run: a row per step, counted from 0 as AWS does, and a row per evaluation for each validation file.
+
+    The general rows' table begins with step -1, which is before training.
+    """
     decoder = msgspec.json.Decoder(Progress)
     lines = [decoder.decode(line) for line in _progress(run).splitlines()]
     training = ["step_number,epoch_number,training_loss,perplexity"]
     validation: list[list[str]] = []
+    general = ["step_number,epoch_number,general_loss,perplexity"]
     for line in lines:
         if isinstance(line, StepDone):
             training.append(f"{line.step - 1},{line.epoch},{line.loss:.6f},{_perplexity(line.loss)}")
         elif isinstance(line, Evaluated):
             while len(validation) < len(line.losses):
                 validation.append(["step_number,epoch_number,validation_loss,perplexity"])
-            for table, loss in zip(validation, line.losses, strict=True):
-                table.append(f"{line.step - 1},{line.epoch},{loss:.6f},{_perplexity(loss)}")
-    return Metrics("\n".join(training) + "\n", ["\n".join(table) + "\n" for table in validation])
+            for rows, loss in zip(validation, line.losses, strict=True):
+                rows.append(f"{line.step - 1},{line.epoch},{loss:.6f},{_perplexity(loss)}")
+            if line.general_loss is not None:
+                general.append(f"{line.step - 1},{line.epoch},{line.general_loss:.6f},{_perplexity(line.general_loss)}")
+    tables = ["\n".join(rows) + "\n" for rows in (training, general, *validation)]
+    return Metrics(tables[0], tables[2:], tables[1] if len(general) > 1 else None)
 
 
 def _progress(run: Path) -> bytes:
@@ -59,6 +68,23 @@ def checkpoints_of(run: Path) -> list[Path]:
     return sorted((run / CHECKPOINTS).glob("step-*"))
 
 
+def write_sweep(objects: Objects, output_uri: str, job_id: str, ranked: list[Trial]) -> str | None:
+    """Table, picture and the best trial's weights under `{output}/model-customization-sweep-{id}/`; the weights' URI."""
+    bucket, folder = split_uri(output_uri)
+    prefix = f"{folder.rstrip('/')}/" if folder.strip("/") else ""
+    prefix += f"model-customization-sweep-{job_id}/"
+    objects.put_bytes(
+        bucket, prefix + "sweep.json", msgspec.json.format(msgspec.json.encode(ranked)), "application/json"
+    )
+    objects.put_bytes(bucket, prefix + "sweep.csv", table(ranked).encode(), "text/csv")
+    objects.put_bytes(bucket, prefix + "sweep.svg", picture(ranked).encode(), "image/svg+xml")
+    best = ranked[0].checkpoint if ranked and ranked[0].loss is not None else None
+    if best is None:
+        return None
+    _write_folder(objects, bucket, f"{prefix}{WEIGHTS}", Path(best))
+    return f"s3://{bucket}/{prefix}{WEIGHTS}/"
+
+
 def write_outputs(
     objects: Objects, output_uri: str, job_id: str, metrics: Metrics, weights: Path | None, checkpoints: list[Path]
 ) -> None:
@@ -70,10 +96,12 @@ def write_outputs(
     prefix = f"{folder.rstrip('/')}/" if folder.strip("/") else ""
     prefix += f"model-customization-job-{job_id}/"
     objects.put_bytes(bucket, prefix + STEPS, metrics.training.encode(), "text/csv")
-    for number, table in enumerate(metrics.validation):
+    if metrics.general is not None:
+        objects.put_bytes(bucket, f"{prefix}{VALIDATION}/general_metrics.csv", metrics.general.encode(), "text/csv")
+    for number, rows in enumerate(metrics.validation):
         names = ["", "validation/"] if number == 0 else [f"validation-{number}/"]
         for name in names:
-            objects.put_bytes(bucket, f"{prefix}{VALIDATION}/{name}validation_metrics.csv", table.encode(), "text/csv")
+            objects.put_bytes(bucket, f"{prefix}{VALIDATION}/{name}validation_metrics.csv", rows.encode(), "text/csv")
     for checkpoint in checkpoints:
         _write_folder(objects, bucket, f"{prefix}{CHECKPOINTS}/{checkpoint.name}", checkpoint)
     if weights is not None:

@@ -6,6 +6,7 @@ import pytest
 from outcrop import datasets
 from outcrop.datasets.formats import PLAIN_TEXT, SUPERVISED
 from outcrop.datasets.prepare import windows
+from outcrop.datasets.report import contents
 from outcrop.datasets.source import Source
 from outcrop.errors import Invalid
 from outcrop.rendering import Conversation, Rendered, Renderer
@@ -113,6 +114,7 @@ def test_plain_text_lines_are_read(tmp_path: Path) -> None:
         check(tmp_path, GOOD, allowed=PLAIN_TEXT)
 
 
+@pytest.mark.pain(1)
 def test_a_row_that_does_not_fit_is_refused_and_never_cut(tmp_path: Path) -> None:
     make_tokenizer(tmp_path)
     report = check(tmp_path, GOOD, json.dumps({"prompt": "long " * 100, "completion": "b"}))
@@ -152,3 +154,30 @@ def test_a_long_text_is_learned_whole_in_rows_that_fit(length: int) -> None:
     learned = [token for one in made for token, yes in zip(one.tokens, one.is_answer, strict=True) if yes]
     assert learned == list(range(1, length))
     assert not any(one.is_answer[0] for one in made)
+
+
+def text_report(tmp_path: Path, text: bytes) -> datasets.Report:
+    path = tmp_path / "rows.txt"
+    path.write_bytes(text)
+    return datasets.check(
+        Source("s3://b/rows.txt", path, path.stat().st_size), PLAIN_TEXT, fewest=1, most=1000, most_bytes=10**9
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "documents"),
+    [
+        (b"one\n\ntwo\n", [(1, "one\n\ntwo\n")]),
+        (b"\xef\xbb\xbfone\n<|endoftext|>\ntwo\nlines", [(1, "one\n"), (3, "two\nlines")]),
+        (b"<|endoftext|>\n \n<|endoftext|>\r\nlast<|endoftext|>\n", [(4, "last<|endoftext|>\n")]),
+    ],
+)
+def test_a_plain_text_is_parted_into_documents(tmp_path: Path, text: bytes, documents: list) -> None:
+    assert list(contents(text_report(tmp_path, text))) == documents
+
+
+def test_a_document_beyond_the_limit_is_refused_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("outcrop.datasets.source.MOST_LINE_BYTES", 50)
+    monkeypatch.setattr("outcrop.datasets.report.MOST_LINE_BYTES", 50)
+    with pytest.raises(Invalid, match=r"line 3: has more than 50 bytes; part the document by lines of <\|endoftext\|>"):
+        text_report(tmp_path, b"short\n<|endoftext|>\n" + b"words and words\n" * 10)

@@ -84,6 +84,7 @@ def processes(pattern: str) -> list[int]:
     return [int(line) for line in found.split()]
 
 
+@pytest.mark.pain(16)
 def test_child_worker_and_server_are_killed_and_the_job_ends_the_same(
     server: Outcrop, home: Path, plain: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -104,7 +105,7 @@ def test_child_worker_and_server_are_killed_and_the_job_ends_the_same(
     told = events(own, "killed")
     steps = [event["step"] for event in told if event["kind"] == "step"]
     assert steps == list(range(1, 161)), "no step is missing or told twice"
-    assert sum(event["kind"] == "plan" for event in told) == 1, "pain 16: what was rendered is not rendered again"
+    assert sum(event["kind"] == "plan" for event in told) == 1, "what was rendered is not rendered again"
     assert outputs(own, job) == plain
     end(own)
 

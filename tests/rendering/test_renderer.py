@@ -20,6 +20,7 @@ def learned_text(renderer: Renderer, conversation: Conversation) -> str:
     return str(renderer.tokenizer.decode(learned, skip_special_tokens=False))
 
 
+@pytest.mark.pain(2)
 def test_what_is_learned_is_every_answer_with_its_end(folder: Path) -> None:
     talk = Conversation.of("the cat", "sat on", "the dog", "ran", system="be brief")
     assert learned_text(Renderer(folder), talk) == "sat on<|end|>ran<|end|>"
@@ -35,6 +36,7 @@ def test_the_prompt_when_serving_is_the_row_up_to_the_answer_when_training(folde
         assert not row.is_answer[len(prompt) - 1]
 
 
+@pytest.mark.pain(3)
 def test_the_stop_token_is_learned_even_when_the_template_writes_none(tmp_path: Path) -> None:
     make_tokenizer(
         tmp_path,

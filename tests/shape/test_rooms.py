@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2] / "outcrop"
-LEAVES = {"errors", "names", "clock", "settings", "hyperparameters"}
+LEAVES = {"errors", "names", "clock", "settings", "machine", "hyperparameters"}
 ROOMS = {
     "errors": set(),
     "names": set(),
@@ -16,12 +16,13 @@ ROOMS = {
     "settings": set(),
     "hyperparameters": {"errors"},
     "arithmetic": set(),
+    "machine": set(),
     "storage": LEAVES - {"hyperparameters"},
     "wire": {"errors", "clock"},
     "rendering": {"errors"},
     "datasets": {"rendering", "storage", *LEAVES},
     "registry": {"rendering", "storage", *LEAVES},
-    "training": {"datasets", "rendering", "hyperparameters", "arithmetic", "errors"},
+    "training": {"datasets", "rendering", "hyperparameters", "arithmetic", "machine", "errors"},
     "jobs": {"storage", *LEAVES},
     "serving": {"registry", "storage", "jobs", "arithmetic", *LEAVES},
     "invocation": {"rendering", "serving", "registry", *LEAVES},

@@ -202,9 +202,10 @@ def test_attention_in_blocks_is_attention_under_the_mask(seed: int, library: str
                 assert difference(found, wanted) < 2e-6
 
 
+@pytest.mark.pain(6)
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_how_a_batch_is_cut_does_not_change_the_step(base: Path, method: str) -> None:
-    """Pain 6: eight microbatches of one row are one of eight."""
+    """Eight microbatches of one row are one of eight."""
     rows = trees()
     results = []
     for most_tokens in (1, 300, 4096):
@@ -220,6 +221,7 @@ def test_how_a_batch_is_cut_does_not_change_the_step(base: Path, method: str) ->
         assert other.answer_tokens == results[0][1].answer_tokens
 
 
+@pytest.mark.pain(7)
 def test_rows_do_not_see_each_other(base: Path, rows: Rows) -> None:
     """Pain 7."""
     trainee = trainee_of(base)

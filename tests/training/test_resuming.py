@@ -65,10 +65,11 @@ def assert_the_same(one: Path, other: Path) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.pain(12)
 @pytest.mark.parametrize("method", ["lora", "full"])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_a_stopped_run_goes_on_bit_for_bit(base: Path, tmp_path: Path, method: str, dropout: float) -> None:
-    """Pain 12: no step is repeated or left out, and the random state of dropout goes on."""
+    """No step is repeated or left out, and the random state of dropout goes on."""
     settings = {"method": method, "lora_dropout": dropout if method == "lora" else 0.0}
     validates = dropout > 0
     plain, broken = (make_run(base, tmp_path / name, validates, **settings) for name in ("plain", "broken"))
@@ -82,6 +83,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(base: Path, tmp_path: Path, method: s
     assert steps == list(range(1, 25))
 
 
+@pytest.mark.pain(12)
 def test_a_run_killed_at_random_moments_ends_bit_equal(base: Path, tmp_path: Path) -> None:
     """`make bench-kills` does this thirty times over."""
     plain, killed = (
@@ -105,8 +107,9 @@ def test_a_run_killed_at_random_moments_ends_bit_equal(base: Path, tmp_path: Pat
     assert_the_same(plain, killed)
 
 
+@pytest.mark.pain(17)
 def test_a_state_of_other_data_is_not_taken_up(base: Path, tmp_path: Path) -> None:
-    """Pain 17: the key is plan and data, so an edited file begins anew."""
+    """The key is plan and data, so an edited file begins anew."""
     folder = make_run(base, tmp_path / "run")
     calls = iter([False, False, True])
     run(folder, lambda: next(calls))
@@ -129,8 +132,9 @@ def test_a_half_written_state_is_never_read(base: Path, tmp_path: Path) -> None:
     assert_the_same(folder, plain)
 
 
+@pytest.mark.pain(11)
 def test_what_does_not_fit_is_refused_with_the_numbers(base: Path, tmp_path: Path) -> None:
-    """Pain 11: the longest batch is tried before the first step."""
+    """The longest batch is tried before the first step."""
     refused = make_run(base, tmp_path / "refused", epochs=1)
     msgspec.structs.replace(Plan.read(refused), memory_bytes=1_000_000).write(refused)
     with pytest.raises(Invalid, match=r"needs about .* GB for the longest row .* may be used"):

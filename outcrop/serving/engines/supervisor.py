@@ -13,10 +13,10 @@ from subprocess import Popen, TimeoutExpired
 
 from outcrop.errors import ModelFailed, NotReady
 from outcrop.jobs.children import python_child, tail
+from outcrop.machine import available_cpus
 from outcrop.serving.capacity import Capacity
 from outcrop.serving.engines import ENGINES
 from outcrop.serving.protocol import Generate, Load, Reply, ask
-from outcrop.settings import available_cpus
 
 # Loading weights takes seconds on a laptop and minutes for tens of gigabytes; a client is told to come back after this.
 STARTS_WITHIN_S = 60.0

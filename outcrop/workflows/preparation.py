@@ -1,0 +1,131 @@
+"""From checked files to a directory in which training can begin: rows, and the plan beside them."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from outcrop import datasets, hyperparameters
+from outcrop.datasets import Report, Rows, RowsCache
+from outcrop.errors import Invalid
+from outcrop.jobs.children import python_child
+from outcrop.machine import idle_cpus
+from outcrop.registry import Registry
+from outcrop.rendering import Renderer
+from outcrop.settings import Settings
+from outcrop.storage import Storage
+from outcrop.training import Plan
+from outcrop.training.plan import Settings as TrainingSettings
+
+# Tokens that go through the model at once: what a laptop's memory takes for models of up to a few hundred million
+# parameters; the result does not depend on it.
+MICROBATCH_TOKENS = 4096
+
+Options = dict[str, hyperparameters.Value | None]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Files that passed their check. `general` rows are watched and never decide anything."""
+
+    train: Report
+    validation: list[Report] = field(default_factory=list)
+    general: Report | None = None
+
+
+@dataclass(frozen=True)
+class Laid:
+    """What lies in the directory; `hyperparameters` are the effective ones, as text."""
+
+    plan: Plan
+    rows: Rows
+    hyperparameters: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What it takes to lay a run down."""
+
+    registry: Registry
+    settings: Settings
+    cache: RowsCache
+
+    @classmethod
+    def of(cls, storage: Storage, registry: Registry, settings: Settings) -> "Preparation":
+        """An installation's."""
+        return cls(registry, settings, RowsCache(storage.folder / "rows", round(settings.rows_cache_gb * 1e9)))
+
+    def lay_down(
+        self, checked: Checked, renderer: Renderer, options: Options, request: dict[str, Any], run: Path,
+        rehearses_only: bool = False,
+    ) -> Laid:  # fmt: skip
+        """Rows and plan in a run's folder.
+
+        Raises Invalid for rows that are too long, and options that do not go with this base.
+        """
+        longest = min(int(options["maxTokens"] or request["context"]), request["context"])
+        rows = self.cache.render(checked.train, renderer, longest, run / "train.rows")
+        names = [f"validation-{number}.rows" for number in range(len(checked.validation))]
+        for name, report in zip(names, checked.validation, strict=True):
+            self.cache.render(report, renderer, longest, run / name)
+        if not names and options["evalPercentage"] is not None:
+            rows, aside = datasets.split(rows, float(options["evalPercentage"]), int(options["seed"] or 0))
+            names = ["validation-0.rows"]
+            (run / "train.rows").unlink()  # it is a link to what the cache keeps
+            rows.write(run / "train.rows")
+            aside.write(run / names[0])
+        if checked.general is not None:
+            self.cache.render(checked.general, renderer, longest, run / "general.rows")
+        options = {**options, "maxTokens": longest, "batchSize": hyperparameters.batch_size(options, len(rows))}
+        plan = msgspec.structs.replace(
+            self.plan(request, options, names), rehearses_only=rehearses_only,
+            general_rows="general.rows" if checked.general is not None else None,
+        )  # fmt: skip
+        plan.write(run)
+        warmup = plan.settings.warmup(steps_of(plan, rows))
+        return Laid(plan, rows, hyperparameters.as_text({**options, "learningRateWarmupSteps": warmup}))
+
+    def plan(self, request: dict[str, Any], options: Options, validation_rows: list[str]) -> Plan:
+        """The training plan of a request. Raises Invalid for options that do not go with its base."""
+        weights = self.registry.weights(request["base"])
+        if weights.adapter is not None and options["method"] == "full":
+            raise Invalid("a model tuned with adapters can be tuned further with method lora, not with full")
+        said: dict[str, Any] = options
+        return Plan(
+            base=str(weights.folder),
+            base_name=request["base_model"],
+            start_adapter=str(weights.adapter) if weights.adapter else None,
+            validation_rows=validation_rows,
+            threads=self.settings.training_threads or idle_cpus(),
+            memory_bytes=round(self.settings.training_memory_gb * 1e9),
+            settings=TrainingSettings(
+                method=said["method"], epochs=said["epochCount"], batch_rows=said["batchSize"],
+                learning_rate=said["learningRate"], warmup_steps=said["learningRateWarmupSteps"],
+                early_stopping_threshold=said["earlyStoppingThreshold"],
+                early_stopping_patience=said["earlyStoppingPatience"], lora_rank=said["loraRank"] or 1,
+                lora_alpha=said["loraAlpha"] or 1.0, lora_dropout=said["loraDropout"] or 0.0, seed=said["seed"],
+                microbatch_tokens=MICROBATCH_TOKENS, shares_prefixes=said["prefixSharing"] == "auto",
+            ),
+        )  # fmt: skip
+
+
+def steps_of(plan: Plan, rows: Rows) -> int:
+    """Optimizer steps of a whole run."""
+    return ceil(len(rows) / plan.settings.batch_rows) * plan.settings.epochs
+
+
+@contextlib.contextmanager
+def training_child(run: Path, plan: Plan) -> Iterator[Any]:
+    """The training process; it does not outlive the block."""
+    with (run / "training.log").open("wb") as log:
+        child = python_child("outcrop.training", [str(run)], log, {"OMP_NUM_THREADS": str(plan.threads)})
+        try:
+            yield child
+        finally:
+            if child.poll() is None:
+                child.kill()
+            child.wait()

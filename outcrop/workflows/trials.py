@@ -1,0 +1,318 @@
+"""Trials of many settings over one set of rows: what is tried next, which are stopped on the way, and what came of them.
+
+A trial is stopped when a third of its steps are done and its best validation loss is above the median of what the others
+had come to by then (the median stopping rule: Golovin et al., Google Vizier, 2017).
+"""
+
+import contextlib
+import csv
+import io
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from outcrop import hyperparameters
+from outcrop.errors import Invalid
+from outcrop.jobs.children import tail
+from outcrop.training import Plan, Result
+from outcrop.training.plan import PROGRESS, STOP, Evaluated, Progress
+from outcrop.workflows.preparation import training_child
+
+# A trial is judged from this part of its steps on, against at least so many others.
+JUDGED_FROM, FEWEST_OTHERS = 1 / 3, 2
+# These change the rows, which all trials share.
+NOT_SWEPT = ("maxTokens", "evalPercentage", "generalValidationS3Uri", "seed")
+POLL_S = 0.2
+SAID = "trial.json"
+
+Said = dict[str, str]
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """One run. `curve` has the part of the steps done and the validation loss (nats), point by point."""
+
+    hyperparameters: Said
+    loss: float | None
+    curve: list[tuple[float, float]]
+    was_stopped: bool
+    seconds: float
+    failure: str = ""
+    checkpoint: str | None = None
+    """Folder of the best weights."""
+
+
+class Search(Protocol):
+    """What to try next."""
+
+    def ask(self) -> Said | None:
+        """Settings to try, or None when there are no more."""
+
+    def skip(self, said: Said) -> None:
+        """An earlier process has begun this one."""
+
+    def hear(self, trial: Trial) -> None:
+        """A trial has ended, in this process or in one before it."""
+
+
+class Grid:
+    """Every combination, in order."""
+
+    def __init__(self, values: Mapping[str, Sequence[str]]) -> None:
+        self._left = [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
+
+    def ask(self) -> Said | None:
+        return self._left.pop(0) if self._left else None
+
+    def skip(self, said: Said) -> None:
+        self._left.remove(said)
+
+    def hear(self, trial: Trial) -> None:
+        """Nothing to learn: what is tried was settled before."""
+
+
+class Guided:
+    """So many trials, each chosen by what the earlier ones came to (TPE: Bergstra et al., 2011, as optuna has it).
+
+    Values of a range are drawn evenly in the logarithm. Raises Invalid when optuna is not installed.
+    """
+
+    def __init__(
+        self, values: Mapping[str, Sequence[str]], ranges: Mapping[str, tuple[str, str]], trials: int, seed: int
+    ) -> None:
+        try:
+            import optuna
+        except ImportError:
+            raise Invalid("ranges are searched by optuna; install outcrop[sweeps], or give a grid of values") from None
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._space: dict[str, Any] = {
+            name: optuna.distributions.CategoricalDistribution(list(some)) for name, some in values.items()
+        }
+        for name, (low, high) in ranges.items():
+            if hyperparameters.BY_NAME[name].kind is int:
+                self._space[name] = optuna.distributions.IntDistribution(int(low), int(high), log=True)
+            else:
+                self._space[name] = optuna.distributions.FloatDistribution(float(low), float(high), log=True)
+        self._study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
+        self._asked: list[tuple[Said, Any]] = []
+        self._left, self._new_trial = trials, optuna.trial.create_trial
+
+    def ask(self) -> Said | None:
+        if self._left == 0:
+            return None
+        self._left -= 1
+        asked = self._study.ask(self._space)
+        said = {
+            name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in asked.params.items()
+        }
+        self._asked.append((said, asked))
+        return said
+
+    def skip(self, said: Said) -> None:
+        self._left -= 1
+
+    def hear(self, trial: Trial) -> None:
+        asked = next((entry for entry in self._asked if entry[0] == trial.hyperparameters), None)
+        loss = float("inf") if trial.loss is None else trial.loss
+        if asked is not None:
+            self._asked.remove(asked)
+            self._study.tell(asked[1], loss)
+        else:
+            params = {name: _as(kind, trial.hyperparameters[name]) for name, kind in self._space.items()}
+            self._study.add_trial(self._new_trial(params=params, distributions=self._space, value=loss))
+
+
+def _as(kind: Any, text: str) -> Any:
+    low = getattr(kind, "low", None)
+    return text if low is None else type(low)(text)
+
+
+def search_of(
+    values: Mapping[str, Sequence[str]], ranges: Mapping[str, tuple[str, str]], trials: int | None,
+    given: Mapping[str, str],
+) -> Search:  # fmt: skip
+    """A search over these values and ranges. Raises Invalid for what cannot be swept, is given twice or out of range."""
+    for name in (*values, *ranges):
+        if name not in hyperparameters.BY_NAME or name in NOT_SWEPT:
+            allowed = ", ".join(one for one in hyperparameters.BY_NAME if one not in NOT_SWEPT)
+            raise Invalid(f"the sweep names {name!r}; it may name {allowed}")
+        if name in given:
+            raise Invalid(f"{name} is both set and swept")
+        if name in values and name in ranges:
+            raise Invalid(f"{name} has both values and a range")
+        for text in (*values.get(name, ()), *ranges.get(name, ())):
+            hyperparameters.BY_NAME[name].read(text)
+    for name, (low, high) in ranges.items():
+        if hyperparameters.BY_NAME[name].kind is str or not 0 < float(low) < float(high):
+            raise Invalid(f"the range of {name} is {low} to {high}; it must be two rising numbers above 0")
+    if not values and not ranges:
+        raise Invalid("the sweep names no hyperparameter; give values, such as batchSize=8,32")
+    if any(not some for some in values.values()):
+        raise Invalid("a hyperparameter of the sweep has no values")
+    if ranges and not trials:
+        raise Invalid("a range needs the number of trials")
+    return Guided(values, ranges, trials, int(given.get("seed", 0))) if trials else Grid(values)
+
+
+@dataclass
+class _Running:
+    run: Path
+    said: Said
+    child: Any
+    was_stopped: bool = False
+
+
+@dataclass
+class Trials:
+    """Trials in folders of one folder, so many at once. `lay_out` writes a trial's plan into its folder.
+
+    What an earlier process had finished counts, and what it had begun goes on.
+    """
+
+    folder: Path
+    search: Search
+    lay_out: Callable[[Path, Said], None]
+    at_once: int
+    ended: list[Trial] = field(default_factory=list)
+
+    def run(self, tell: Callable[[Trial], None], wants_stop: Callable[[], bool] = lambda: False) -> list[Trial]:
+        """All of them, best first. When a stop is wanted those under way end where they are, and no more begin."""
+        waiting = self._take_up()
+        number = len(list(self.folder.glob("trial-*")))
+        running: list[_Running] = []
+        with contextlib.ExitStack() as children:
+            while True:
+                while len(running) < self.at_once and not wants_stop():
+                    if waiting:
+                        run, said = waiting.pop(0)
+                    elif (asked := self.search.ask()) is not None:
+                        run, said, number = self._begin(number, asked), asked, number + 1
+                    else:
+                        break
+                    running.append(_Running(run, said, children.enter_context(training_child(run, Plan.read(run)))))
+                if not running:
+                    return self.ranked()
+                time.sleep(POLL_S)
+                curves = [trial.curve for trial in self.ended] + [curve_of(one.run) for one in running]
+                for one in list(running):
+                    if one.child.poll() is not None:
+                        running.remove(one)
+                        self._end(one.run, one.said, one.was_stopped)
+                        tell(self.ended[-1])
+                    elif not one.was_stopped:
+                        curve = curve_of(one.run)
+                        others = [other for other in curves if other != curve]
+                        if wants_stop() or is_losing(curve, others):
+                            (one.run / STOP).touch()
+                            one.was_stopped = True
+
+    def ranked(self) -> list[Trial]:
+        """Those that have ended, best first."""
+        return sorted(self.ended, key=lambda trial: float("inf") if trial.loss is None else trial.loss)
+
+    def _take_up(self) -> list[tuple[Path, Said]]:
+        """What an earlier process left: what had ended is heard, what had not is the answer."""
+        left = []
+        for said_file in sorted(self.folder.glob(f"trial-*/{SAID}")):
+            run, said = said_file.parent, msgspec.json.decode(said_file.read_bytes(), type=Said)
+            self.search.skip(said)
+            if Result.read(run) is not None:
+                self._end(run, said, (run / STOP).exists())
+            else:
+                left.append((run, said))
+        return left
+
+    def _begin(self, number: int, said: Said) -> Path:
+        run = self.folder / f"trial-{number:03d}"
+        run.mkdir()
+        self.lay_out(run, said)
+        (run / SAID).write_bytes(msgspec.json.encode(said))
+        return run
+
+    def _end(self, run: Path, said: Said, was_stopped: bool) -> None:
+        result, curve = Result.read(run), curve_of(run)
+        if result is None or result.status == "failed":
+            reason = result.reason if result is not None else tail(run / "training.log")
+            trial = Trial(said, None, curve, was_stopped, 0.0, reason)
+        else:
+            best = statistics.fmean(result.validation_losses) if result.validation_losses else None
+            checkpoint = str(run / result.checkpoint) if result.checkpoint else None
+            trial = Trial(said, best, curve, was_stopped, result.seconds, checkpoint=checkpoint)
+        self.ended.append(trial)
+        self.search.hear(trial)
+
+
+def is_losing(curve: list[tuple[float, float]], others: Sequence[list[tuple[float, float]]]) -> bool:
+    """Whether a trial that has come so far is not worth going on with."""
+    if not curve or curve[-1][0] < JUDGED_FROM:
+        return False
+    done = curve[-1][0]
+    so_far = [[loss for share, loss in other if share <= done + 1e-9] for other in others]
+    best = [min(losses) for losses in so_far if losses]
+    return len(best) >= FEWEST_OTHERS and min(loss for _, loss in curve) > statistics.median(best)
+
+
+def curve_of(run: Path) -> list[tuple[float, float]]:
+    """The validation losses so far, each with the part of the steps done."""
+    path = run / PROGRESS
+    data = path.read_bytes() if path.is_file() else b""
+    lines = [msgspec.json.decode(line, type=Progress) for line in data[: data.rfind(b"\n") + 1].splitlines()]
+    steps = next((line.steps for line in lines if not isinstance(line, Evaluated)), 1)
+    return [
+        (line.step / steps, statistics.fmean(line.losses))
+        for line in lines
+        if isinstance(line, Evaluated) and line.losses
+    ]
+
+
+def table(trials: Sequence[Trial]) -> str:
+    """The trials as CSV, in the order given."""
+    names = list(dict.fromkeys(name for trial in trials for name in trial.hyperparameters))
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["rank", *names, "validation_loss", "was_stopped", "seconds", "failure"])
+    for place, trial in enumerate(trials, 1):
+        loss = "" if trial.loss is None else f"{trial.loss:.6f}"
+        values = [trial.hyperparameters.get(name, "") for name in names]
+        rows.writerow([place, *values, loss, trial.was_stopped, f"{trial.seconds:.1f}", trial.failure])
+    return text.getvalue()
+
+
+def picture(trials: Sequence[Trial]) -> str:
+    """The trials' curves as SVG, the best one dark."""
+    points = [point for trial in trials for point in trial.curve]
+    if not points:
+        return (
+            '<svg xmlns="http://www.w3.org/2000/svg" width="760" height="40"><text x="10" y="24">no losses</text></svg>'
+        )
+    low, high = min(loss for _, loss in points), max(loss for _, loss in points)
+    scale = (high - low) or 1.0
+
+    def at(share: float, loss: float) -> str:
+        return f"{60 + 420 * share:.1f},{30 + 300 * (high - loss) / scale:.1f}"
+
+    parts = [
+        '<svg xmlns="http://www.w3.org/2000/svg" width="1000" height="380" font-family="sans-serif" font-size="12">',
+        '<rect width="1000" height="380" fill="white"/>',
+        '<path d="M60,30 V330 H480" fill="none" stroke="#888"/>',
+        f'<text x="52" y="34" text-anchor="end">{high:.3g}</text><text x="52" y="334" text-anchor="end">{low:.3g}</text>',
+        '<text x="60" y="18">validation loss (nats a token)</text><text x="480" y="350" text-anchor="end">end of the run</text>',
+    ]
+    for place, trial in enumerate(trials):
+        colour = f"hsl({place * 47 % 360},60%,45%)" if place else "black"
+        line = " ".join(at(*point) for point in trial.curve)
+        dots = "".join(f'<circle cx="{x}" cy="{y}" r="2.5"/>' for x, y in (at(*p).split(",") for p in trial.curve))
+        parts.append(
+            f'<g stroke="{colour}" fill="{colour}"><polyline points="{line}" fill="none" stroke-width="{1 if place else 2.5}"/>{dots}</g>'
+        )
+        if place < 18:
+            said = ", ".join(f"{name} {value}" for name, value in trial.hyperparameters.items())
+            loss = "failed" if trial.loss is None else f"{trial.loss:.4f}{' (stopped)' if trial.was_stopped else ''}"
+            parts.append(f'<text x="495" y="{40 + 17 * place}" fill="{colour}">{escape(f"{loss}  {said}")}</text>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
