@@ -49,7 +49,7 @@ class Hyperparameter:
 
 AWS = "Bedrock"
 TABLE = (
-    Hyperparameter("epochCount", "passes over the training file", int, 2, 1, 100, source=AWS),
+    Hyperparameter("epochCount", "passes over the training file", int, 2, 1, 10, source=AWS),
     Hyperparameter(
         "batchSize", "rows per optimizer step; derived from the number of rows when left out", int, None, 1, 256, source=AWS
     ),

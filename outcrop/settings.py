@@ -28,6 +28,13 @@ class Settings(BaseSettings):
     training_threads: Annotated[
         int, Field(description="threads of a training job; 0 takes the processors that are idle when it begins", ge=0)
     ] = 0
+    training_processes: Annotated[
+        int,
+        Field(description="processes of one training job, each with its part of every step; one a GPU", ge=1, le=64),
+    ] = 1
+    training_device: Annotated[
+        str, Field(description="what trains: cpu, or cuda (written, not yet tried on a GPU)", pattern="^(cpu|cuda)$")
+    ] = "cpu"
     training_memory_gb: Annotated[
         float, Field(description="memory that a training job may take, in GB; 0 takes what is free", ge=0)
     ] = 0

@@ -12,15 +12,17 @@ Shape legend: T tokens, H heads, K key-value heads, D head width, R rows of a gr
 and keys of a tile, g the heads that share keys times q.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from transformers import AttentionInterface
 
 from outcrop.arithmetic import MKL, ONEDNN, in_use, multiplying_by
@@ -75,6 +77,7 @@ class TreeAttention:
     def __init__(self, nodes: Sequence[Node], num_tokens: int) -> None:
         self.nodes, self.num_tokens = list(nodes), num_tokens
         self._in_tiles = in_use() == ONEDNN
+        self._block_masks: dict[int | None, BlockMask] = {}
         pieces = whole_tiles if self._in_tiles else near_pieces
         nodes = [piece for node in nodes for piece in pieces(node)]
         self._own = [(node.begin, node.end) for node in nodes if node.end - node.begin > SHORT]
@@ -193,13 +196,32 @@ class TreeAttention:
 
         With `window`, only that many positions back, its own among them.
         """
+        places = torch.arange(self.num_tokens)
+        seen: Tensor = self._sees(window, torch.device("cpu"))(None, None, places[:, None], places[None, :])
+        return seen
+
+    def block_mask(self, window: int | None, device: torch.device) -> BlockMask:
+        """The same for flex attention: blocks in which nobody sees anything are not computed. Made once a window."""
+        if window not in self._block_masks:
+            sees = self._sees(window, device)
+            self._block_masks[window] = create_block_mask(
+                sees, None, None, self.num_tokens, self.num_tokens, device=str(device)
+            )
+        return self._block_masks[window]
+
+    def _sees(self, window: int | None, device: torch.device) -> Callable[..., Tensor]:
+        """Whether place q sees place k, as flex attention asks it: batch, head, q, k."""
         until, positions = (torch.empty(self.num_tokens, dtype=torch.int64) for _ in range(2))
         for node in self.nodes:
             until[node.begin : node.end] = node.subtree_end
             positions[node.begin : node.end] = torch.arange(node.position, node.position + node.end - node.begin)
-        places = torch.arange(self.num_tokens)
-        seen = (places[None, :] <= places[:, None]) & (places[:, None] < until[None, :])
-        return seen if window is None else seen & (positions[:, None] - positions[None, :] < window)
+        until, positions = until.to(device), positions.to(device)
+
+        def sees(_batch: object, _head: object, q: Tensor, k: Tensor) -> Tensor:
+            seen = (k <= q) & (q < until[k])
+            return seen if window is None else seen & (positions[q] - positions[k] < window)
+
+        return sees
 
     def longest_row(self) -> int:
         """Tokens of the longest way from a root to a leaf."""
@@ -315,8 +337,8 @@ def attend(
 ) -> tuple[Tensor, None]:  # fmt: skip
     """transformers' attention interface: query [1, H, T, D], key and value [1, K, T, D] -> [1, T, H, D].
 
-    In blocks on the CPU. With a mask of T x T, which computes what it then hides: on other devices, for models that
-    soft-cap their scores, and where a row is longer than the layer's sliding window.
+    In blocks on the CPU, by flex attention on GPUs. With a mask of T x T on the CPU, which computes what it then hides, for
+    models that soft-cap their scores, and where a row is longer than the layer's sliding window.
     """
     trees = _now.get()
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -325,9 +347,15 @@ def attend(
         heads = [part[0].transpose(0, 1) for part in (query, key, value)]
         mixed_THD: Tensor = _Attend.apply(*heads, trees, scale)  # type: ignore[no-untyped-call]
         return mixed_THD[None], None
-    mask = trees.mask(window).to(query.device)
+    grouped = query.shape[1] != key.shape[1]
+    if query.device.type == "cuda":
+        mixed = _flex()(
+            query, key, value, score_mod=_capped(softcap), block_mask=trees.block_mask(window, query.device), scale=scale,
+            enable_gqa=grouped,
+        )  # fmt: skip
+        return mixed.transpose(1, 2), None
+    mask = trees.mask(window)
     if softcap is None:
-        grouped = query.shape[1] != key.shape[1]
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=grouped)
     else:
         groups = query.shape[1] // key.shape[1]
@@ -335,6 +363,20 @@ def attend(
         scores = (torch.tanh(scores / softcap) * softcap).masked_fill(~mask, float("-inf"))
         mixed = scores.softmax(-1) @ value.repeat_interleave(groups, 1)
     return mixed.transpose(1, 2), None
+
+
+@cache
+def _flex() -> Any:
+    """Flex attention, compiled: without that it computes all pairs."""
+    return torch.compile(flex_attention, dynamic=True)
+
+
+def _capped(softcap: float | None) -> Callable[..., Tensor] | None:
+    def cap(score: Tensor, *_: Tensor) -> Tensor:
+        assert softcap is not None
+        return torch.tanh(score / softcap) * softcap
+
+    return None if softcap is None else cap
 
 
 AttentionInterface.register(ATTENTION, attend)

@@ -4,7 +4,7 @@ Shape legend: T tokens laid end to end, U used places (where something is learne
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -51,6 +51,14 @@ class Microbatch:
             torch.from_numpy(forest.targets), torch.from_numpy(forest.counts), int(forest.counts.sum()), forest.num_rows,
         )  # fmt: skip
 
+    def to(self, device: torch.device) -> "Microbatch":
+        """The same on a device; the attention's layout stays where it is."""
+        moved = {
+            name: getattr(self, name).to(device)
+            for name in ("tokens_1T", "positions_1T", "places_U", "pair_rows_S", "targets_S", "counts_S")
+        }
+        return replace(self, **moved)
+
     @cached_property
     def last_attention(self) -> TreeAttention:
         """The attention of a layer of which only the used places are needed."""
@@ -59,6 +67,15 @@ class Microbatch:
     def pairs_before(self, place: int) -> int:
         """How many pairs belong to the first so many used places."""
         return int(torch.searchsorted(self.pair_rows_S, place))
+
+
+def cut_among(rows: Rows, indices: Sequence[int], most_tokens: int, shares: bool, processes: int) -> list[Microbatch]:
+    """The same, in at least as many microbatches as there are processes, if there are as many rows."""
+    whole = list(cut(rows, indices, most_tokens, shares))
+    while len(whole) < min(processes, len(indices)):
+        most_tokens = max(batch.attention.num_tokens for batch in whole) // 2
+        whole = list(cut(rows, indices, most_tokens, shares))
+    return whole
 
 
 def cut(rows: Rows, indices: Sequence[int], most_tokens: int, shares: bool = True) -> Iterator[Microbatch]:

@@ -1,6 +1,7 @@
 """The whole run, from plan to result."""
 
 import hashlib
+import os
 import resource
 import time
 from collections.abc import Callable
@@ -14,8 +15,9 @@ import torch
 from outcrop import arithmetic
 from outcrop.datasets.rows import Rows
 from outcrop.errors import Invalid
-from outcrop.training.batches import cut
+from outcrop.training.batches import cut_among
 from outcrop.training.checkpoints import Checkpoints
+from outcrop.training.group import Group
 from outcrop.training.lora import load_adapters
 from outcrop.training.model import Trainee
 from outcrop.training.plan import PROGRESS, Evaluated, Plan, Progress, Result, Settings, StepDone
@@ -25,7 +27,7 @@ from outcrop.training.state import State, StateKeeper
 from outcrop.training.step import evaluate, step
 
 
-def run(directory: Path, should_stop: Callable[[], bool]) -> Result:
+def run(directory: Path, should_stop: Callable[[], bool], group: Group | None = None) -> Result:
     """Train as the directory's plan says, from where an earlier try at the same plan was cut off if there was one.
 
     progress.jsonl has every step once, however often the run was cut off. The best checkpoint by validation loss is
@@ -34,13 +36,14 @@ def run(directory: Path, should_stop: Callable[[], bool]) -> Result:
 
     Raises Invalid when the base model cannot be used or does not fit, Diverged when the loss is no longer finite.
     """
-    return Run(directory).to_the_end(should_stop)
+    return Run(directory, group or Group()).to_the_end(should_stop)
 
 
 class Run:
-    """A run under way."""
+    """A run under way, or one process's part of it; of several processes the first one writes."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, group: Group) -> None:
+        self.group = group
         self.plan = Plan.read(directory)
         self.settings = settings = self.plan.settings
         self._directory = directory
@@ -54,7 +57,8 @@ class Run:
         ):
             check_learned(rows, name)
         longest = max(rows.longest() for rows in (self.train, *self.validation, *self.general))
-        self.trainee = Trainee(Path(self.plan.base), settings, longest)
+        device = f"cuda:{group.rank % torch.cuda.device_count()}" if self.plan.device == "cuda" else self.plan.device
+        self.trainee = Trainee(Path(self.plan.base), settings, longest, group, device)
         if self.plan.start_adapter is not None:
             load_adapters(self.trainee.adapters, Path(self.plan.start_adapter))
             self.trainee.learner.refresh()
@@ -66,7 +70,7 @@ class Run:
         self.evaluates_every = max(2, ceil(self.sampler.steps_per_epoch / settings.evaluations_per_epoch))
         self.checkpoints = Checkpoints(directory, self.trainee, self.plan.base_name or self.plan.base)
         self.keeper = StateKeeper(directory, self._key(), self.trainee.flat, self.optimizer)
-        self.state = State(microbatch_tokens=settings.microbatch_tokens, products=self.trainee.products())
+        self.state = State(microbatch_tokens=settings.microbatch_tokens, products=group.heed(self.trainee.products()))
         arithmetic.use(self.state.products)
 
     def to_the_end(self, should_stop: Callable[[], bool]) -> Result:
@@ -74,12 +78,14 @@ class Run:
         kept = self.keeper.restore()
         if kept is not None and kept.step == 0:  # cut off in its rehearsal, which then has not been told
             kept = None
-        self._rewind(kept.progress_bytes if kept is not None else 0)
-        with (self._directory / PROGRESS).open("ab", buffering=0) as self._progress:
+        if self.group.is_first:
+            self._rewind(kept.progress_bytes if kept is not None else 0)
+        said = self._directory / PROGRESS if self.group.is_first else Path(os.devnull)
+        with said.open("ab", buffering=0) as self._progress:
             if kept is not None:
                 self._go_on_from(kept)
             else:
-                self._tell(rehearse(self))
+                self._rehearse()
                 torch.manual_seed(self.settings.seed)  # how much dropout the rehearsal drew depends on the clock
                 if self.general and not self.plan.rehearses_only:
                     self.state.general_losses = [self._general_loss()]
@@ -92,7 +98,7 @@ class Run:
                 if epoch != (epoch := self.state.step // self.sampler.steps_per_epoch):
                     rows_of = self.sampler.steps(epoch)
                 self._step(rows_of[self.state.step % self.sampler.steps_per_epoch], epoch)
-                was_stopped = should_stop()
+                was_stopped = self.group.heed(should_stop())
                 self._look_back(epoch, was_stopped)
                 if was_stopped:
                     break
@@ -115,6 +121,14 @@ class Run:
         unfinished.write_bytes(said)
         unfinished.rename(progress)
 
+    def _rehearse(self) -> None:
+        if self.group.is_first:
+            self._tell(rehearse(self))
+        self.state.microbatch_tokens = self.group.heed(self.state.microbatch_tokens)
+        self.state.checkpoints_activations = self.group.heed(self.state.checkpoints_activations)
+        if self.state.checkpoints_activations and not self.group.is_first:
+            self.trainee.learner.checkpoint_activations()
+
     def _go_on_from(self, state: State) -> None:
         self.state = state
         arithmetic.use(state.products)
@@ -127,7 +141,9 @@ class Run:
         rate = rate_at(state.step, self.steps, settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        batches = list(cut(self.train, indices, state.microbatch_tokens, self.trainee.shares))
+        batches = cut_among(self.train, indices, state.microbatch_tokens, self.trainee.shares, self.group.size)
+        if self.group.size > 1:  # what is dropped must not depend on where a run was broken off
+            torch.manual_seed((settings.seed * 1_000_003 + state.step) * self.group.size + self.group.rank)
         result = step(self.trainee, self.optimizer, batches, settings.max_gradient_norm)
         state.step += 1
         state.tokens += sum(self.train.length(index) for index in indices)
@@ -171,16 +187,17 @@ class Run:
 
     def keep_state(self) -> None:
         """Begin to write the state."""
-        self.keeper.keep(self.state, self._progress.fileno())
+        if self.group.is_first:
+            self.keeper.keep(self.state, self._progress.fileno())
 
     def _keep_checkpoint(self, is_best: bool) -> None:
         """Adapters are small: all are kept. Of whole models the best and, until the state is on the disk, the one before."""
         before = self.state.checkpoint
         if is_best or self.trainee.adapters:
-            written = self.checkpoints.write(self.state.step)
+            written = self.group.heed(self.checkpoints.write(self.state.step) if self.group.is_first else "")
             if is_best:
                 self.state.checkpoint = written
-        if not self.trainee.adapters:
+        if not self.trainee.adapters and self.group.is_first:
             self.checkpoints.keep_only([before, self.state.checkpoint])
 
     def _is_over(self) -> bool:

@@ -14,6 +14,7 @@ from outcrop.training.attention import ATTENTION, laid_out
 from outcrop.training.batches import Microbatch
 from outcrop.training.decoder import Decoder, fits
 from outcrop.training.flat import FlatParameters
+from outcrop.training.group import Group
 from outcrop.training.lora import LoraLinear, add_adapters
 from outcrop.training.plan import Settings
 
@@ -40,19 +41,19 @@ class Learner(Protocol):
 class Autograd:
     """Any causal language model of transformers, through its attention interface."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        self._model = model
+    def __init__(self, model: PreTrainedModel, device: torch.device) -> None:
+        self._model, self._device = model, device
 
     @torch.no_grad()
     def loss(self, batch: Microbatch) -> float:
         self._model.eval()
         with laid_out(batch.attention):
-            return self._loss(batch).item()
+            return self._loss(batch.to(self._device)).item()
 
     def learn(self, batch: Microbatch, share: float) -> float:
         self._model.train()
         with laid_out(batch.attention):  # the backward pass, too, may go through attention again
-            loss = self._loss(batch)
+            loss = self._loss(batch.to(self._device))
             (loss * share).backward()  # type: ignore[no-untyped-call]
         return loss.item()
 
@@ -63,10 +64,11 @@ class Autograd:
         self._model.activation_checkpointing_enable()
 
     def _loss(self, batch: Microbatch) -> Tensor:
-        hidden_1TW = self._model.get_decoder()(
-            input_ids=batch.tokens_1T, position_ids=batch.positions_1T, use_cache=False
-        ).last_hidden_state
-        logits_UV = self._model.get_output_embeddings()(hidden_1TW[0, batch.places_U]).float()
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+            hidden_1TW = self._model.get_decoder()(
+                input_ids=batch.tokens_1T, position_ids=batch.positions_1T, use_cache=False
+            ).last_hidden_state
+            logits_UV = self._model.get_output_embeddings()(hidden_1TW[0, batch.places_U]).float()
         cap = getattr(self._model.config, "final_logit_softcapping", None)
         if cap is not None:
             logits_UV = torch.tanh(logits_UV / cap) * cap
@@ -106,10 +108,13 @@ def load_base(folder: Path) -> PreTrainedModel:
 class Trainee:
     """A base model made ready: adapters or all weights as flat parameters, and the way to their gradients.
 
-    Raises Invalid as `load_base` does.
+    On GPUs weights stay float32 and products are made in bfloat16. Raises Invalid as `load_base` does.
     """
 
-    def __init__(self, base: Path, settings: Settings, longest: int) -> None:
+    def __init__(
+        self, base: Path, settings: Settings, longest: int, group: Group | None = None, device: str = "cpu"
+    ) -> None:
+        self.group, self.device = group or Group(), torch.device(device)
         self.model = load_base(base)
         self.adapters: dict[str, LoraLinear] = {}
         if settings.method == "lora":
@@ -118,14 +123,15 @@ class Trainee:
             )
         else:
             self.model.requires_grad_(True)
+        self.model.to(self.device)  # type: ignore[arg-type]
         self.flat = FlatParameters(self._groups(settings))
         # What drops a different part of each row's prefix cannot share it.
         self.shares = settings.shares_prefixes and settings.lora_dropout == 0
         self.learner: Learner
-        if settings.lora_dropout == 0 and fits(self.model, longest):
+        if settings.lora_dropout == 0 and self.device.type == "cpu" and fits(self.model, longest):
             self.learner = Decoder(self.model, self.flat)
         else:
-            self.learner = Autograd(self.model)
+            self.learner = Autograd(self.model, self.device)
 
     def products(self) -> str:
         """What had better multiply its matrices. oneDNN only where rows come in pieces of few sizes (outcrop/arithmetic.py)."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-PLAN, PROGRESS, RESULT, STOP = "plan.json", "progress.jsonl", "result.json", "stop"
+PLAN, PROGRESS, RESULT, STOP, MEETING = "plan.json", "progress.jsonl", "result.json", "stop", "meeting"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +59,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A folder of adapters to go on from (tuning a tuned model again); method lora only."""
     threads: int = 0
     """0: as many as the process may use. A run that is to be bit-equal to another needs the same number."""
+    processes: int = 1
+    """Processes that learn together, each from its part of every step."""
+    device: str = "cpu"
+    """cpu, or cuda: each process then takes the GPU of its number."""
     rehearses_only: bool = False
     """End after the rehearsal: for `outcrop plan`."""
     is_trial: bool = False

@@ -93,7 +93,7 @@ class _Rehearsal:
         costs = [sum(self._costs(batch) for batch in step) for step in batches]
         tokens = fmean(sum(batch.attention.num_tokens for batch in step) for step in batches)
         evaluations = run.steps // run.evaluates_every + 1
-        learning_s = run.steps * fmean(costs) / rate
+        learning_s = run.steps * fmean(costs) / rate / run.group.size
         seconds = learning_s + run.steps * (update_s + laying_out_s) + evaluations * (evaluation_s + save_s)
         sampling = pstdev(costs) / fmean(costs) / sqrt(len(costs)) * sqrt(max(0.0, 1 - len(costs) / self._num_steps))
         error = sqrt(RATE_ERROR**2 + sampling**2 + spread**2)

@@ -25,7 +25,7 @@ class StepResult:
 def step(
     trainee: Trainee, optimizer: torch.optim.Optimizer, microbatches: Sequence[Microbatch], max_norm: float
 ) -> StepResult:
-    """One optimizer step over several microbatches, as if they were one batch.
+    """One optimizer step over several microbatches, as if they were one batch; each process of a group learns from some.
 
     The loss is summed over answer tokens and divided by their number in the whole step. Averaging each microbatch
     first would let short answers weigh more, and the result would depend on how the batch was cut.
@@ -34,8 +34,11 @@ def step(
     """
     answer_tokens = sum(batch.answer_tokens for batch in microbatches)
     trainee.flat.zero_grad()
-    loss = sum(trainee.learner.learn(batch, 1 / answer_tokens) for batch in microbatches) / answer_tokens
+    mine = trainee.group.share([batch.attention.num_tokens for batch in microbatches])
+    loss = trainee.group.total(sum(trainee.learner.learn(microbatches[place], 1 / answer_tokens) for place in mine))
+    loss /= answer_tokens
     gradients = trainee.flat.gradients()
+    trainee.group.add_up(gradients)
     norm = torch.stack([gradient.norm() for gradient in gradients]).norm().item()
     if not (isfinite(loss) and isfinite(norm)):
         raise Diverged(f"loss {loss}, gradient norm {norm}; try a lower learningRate or learningRateMultiplier")
@@ -50,7 +53,8 @@ def step(
 def evaluate(trainee: Trainee, rows: Rows, most_tokens: int) -> float:
     """Mean loss (nats) per answer token over all rows; dropout off, no gradients."""
     total, answer_tokens = 0.0, 0
-    for batch in cut(rows, range(len(rows)), most_tokens, trainee.shares):
-        total += trainee.learner.loss(batch)
+    for place, batch in enumerate(cut(rows, range(len(rows)), most_tokens, trainee.shares)):
+        if place % trainee.group.size == trainee.group.rank:
+            total += trainee.learner.loss(batch)
         answer_tokens += batch.answer_tokens
-    return total / answer_tokens
+    return trainee.group.total(total) / answer_tokens

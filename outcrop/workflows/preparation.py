@@ -19,6 +19,7 @@ from outcrop.rendering import Renderer
 from outcrop.settings import Settings
 from outcrop.storage import Storage
 from outcrop.training import Plan
+from outcrop.training.plan import MEETING
 from outcrop.training.plan import Settings as TrainingSettings
 
 # Tokens that go through the model at once: what a laptop's memory takes for models of up to a few hundred million
@@ -100,7 +101,9 @@ class Preparation:
             base_name=request["base_model"],
             start_adapter=str(weights.adapter) if weights.adapter else None,
             validation_rows=validation_rows,
-            threads=self.settings.training_threads or idle_cpus(),
+            threads=self.settings.training_threads or max(1, idle_cpus() // self.settings.training_processes),
+            processes=self.settings.training_processes,
+            device=self.settings.training_device,
             memory_bytes=round(self.settings.training_memory_gb * 1e9),
             settings=TrainingSettings(
                 method=said["method"], epochs=said["epochCount"], batch_rows=said["batchSize"],
@@ -120,12 +123,18 @@ def steps_of(plan: Plan, rows: Rows) -> int:
 
 @contextlib.contextmanager
 def training_child(run: Path, plan: Plan) -> Iterator[Any]:
-    """The training process; it does not outlive the block."""
+    """The training process, the first of them if there are several; they do not outlive the block."""
+    (run / MEETING).unlink(missing_ok=True)
     with (run / "training.log").open("wb") as log:
-        child = python_child("outcrop.training", [str(run)], log, {"OMP_NUM_THREADS": str(plan.threads)})
+        children = []
         try:
-            yield child
+            for rank in range(plan.processes):
+                place = [str(rank), str(plan.processes)] if plan.processes > 1 else []
+                threads = {"OMP_NUM_THREADS": str(plan.threads)}
+                children.append(python_child("outcrop.training", [str(run), *place], log, threads))
+            yield children[0]
         finally:
-            if child.poll() is None:
-                child.kill()
-            child.wait()
+            for child in children:
+                if child.poll() is None:
+                    child.kill()
+                child.wait()

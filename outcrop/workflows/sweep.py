@@ -131,7 +131,7 @@ class Sweep:
             memory = round(self.settings.training_memory_gb * 1e9) or free_memory()
             msgspec.structs.replace(
                 preparation.plan(request, read, names), train_rows=str((rows / "train.rows").absolute()), is_trial=True,
-                threads=1, memory_bytes=memory // at_once,
+                threads=1, processes=1, memory_bytes=memory // at_once,
             ).write(run)  # fmt: skip
 
         return Trials(folder, search, lay_out, at_once)
