@@ -1,7 +1,13 @@
 """What a plan says against what the run then takes, on ten different jobs. `make bench-plan`."""
 
 import argparse
+import json
+import os
+import random
+import subprocess
+import sys
 import tempfile
+import time
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +20,7 @@ from outcrop.datasets import Rows
 from outcrop.demo.tickets import tickets
 from outcrop.jobs.children import python_child
 from outcrop.registry.base_models import PEBBLE_FOLDER
+from outcrop.rendering import Conversation, Renderer
 from outcrop.training.plan import PROGRESS, Plan, Rehearsed, Result, Settings
 
 Job = tuple[str, Rows, Settings]
@@ -55,6 +62,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "outcrop-bench")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--many", type=int, default=100_000, help="examples of a large file that is planned")
     parser.add_argument("--only", help="jobs whose names hold this; nothing is written")
     chosen = parser.parse_args()
     chosen.work.mkdir(parents=True, exist_ok=True)
@@ -77,7 +85,38 @@ def main() -> None:
         print(f"{name:34} {planned.seconds:10.1f} {result.seconds:8.1f} {time_off:+6.0%} {planned.memory_bytes / 1e9:11.2f} "
               f"{result.peak_memory / 1e9:8.2f} {memory_off:+6.0%}", flush=True)  # fmt: skip
     if not chosen.only:
-        record.write("plan", {"jobs": table})
+        record.write("plan", {"jobs": table, "many": many(chosen.work, chosen.many)})
+
+
+def many(work: Path, number: int) -> dict[str, float]:
+    """What `outcrop plan` takes for so many examples of 500 of the starter's tokens: checked, rendered, rehearsed."""
+    renderer, draw = Renderer(PEBBLE_FOLDER), random.Random(0)
+    texts = [talk["messages"][0]["content"] for talk in (json.loads(ticket.row) for ticket in islice(tickets(3), 400))]
+    lengths = {text: renderer.count(text + " ") for text in texts}
+    file = work / f"{number}.jsonl"
+    with file.open("w", encoding="utf-8") as lines:
+        for _ in range(number):
+            words, tokens = [], 0
+            while tokens < 460:
+                words.append(draw.choice(texts))
+                tokens += lengths[words[-1]]
+            lines.write(json.dumps({"prompt": " ".join(words), "completion": draw.choice(texts)[:40]}) + "\n")
+    with tempfile.TemporaryDirectory() as home:
+        command = [sys.executable, "-m", "outcrop", "plan", str(file), "--base", "outcrop.pebble-v1:0", "--json"]
+        began = time.monotonic()
+        said = subprocess.run(
+            command, env={**os.environ, "OUTCROP_HOME": home}, capture_output=True, text=True, check=True
+        ).stdout
+        took = time.monotonic() - began
+    planned = json.loads(said)
+    found = {
+        "rows": planned["rehearsed"]["rows"], "tokens_per_row": planned["rehearsed"]["tokens"] / 2 / number,
+        "file_bytes": file.stat().st_size, "seconds": took, "peak_bytes": planned["planning_bytes"],
+    }  # fmt: skip
+    print(f"{number:,} examples of {found['tokens_per_row']:.0f} tokens ({found['file_bytes'] / 1e6:.0f} MB): planned in "
+          f"{took:.0f} s, at most {found['peak_bytes'] / 1e9:.2f} GB", flush=True)  # fmt: skip
+    file.unlink()
+    return found
 
 
 def run(folder: Path, rows: Rows, plan: Plan) -> tuple[Rehearsed, Result]:
@@ -107,10 +146,6 @@ def rows_of(made: list[workload.Row]) -> Rows:
 
 def ticket_rows(number: int) -> Rows:
     """The demo's tickets in the starter model's tokens."""
-    import json
-
-    from outcrop.rendering import Conversation, Renderer
-
     renderer = Renderer(PEBBLE_FOLDER)
     talks = [json.loads(ticket.row) for ticket in islice(tickets(3), number)]
     return Rows.of(

@@ -103,7 +103,7 @@ TABLE = (
 )  # fmt: skip
 BY_NAME = {option.name: option for option in TABLE}
 # Sets of at most so many rows get so many rows a step (docs/experiments/rates.md).
-BATCH_SIZES = ((500, 4), (2000, 8), (8000, 16))
+BATCH_SIZES = ((2000, 4), (8000, 8), (32000, 16))
 LARGEST_BATCH = 32
 PRE_TRAINING_EPOCHS = 1
 NEEDS_LORA = ("loraRank", "loraAlpha", "loraDropout")

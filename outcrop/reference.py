@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from outcrop import hyperparameters, settings
@@ -87,7 +88,7 @@ def figures() -> str:
 
 def training() -> str:
     """What the training benchmarks measured, from benchmarks/results/."""
-    train, kills, plan, grouping, rates = (_result(name) for name in ("train", "kills", "plan", "grouping", "rates"))
+    train, kills, plan, grouping = (_result(name) for name in ("train", "kills", "plan", "grouping"))
     lines: list[str] = []
     if train:
         lines += [
@@ -140,6 +141,10 @@ def training() -> str:
                 f"| {job['job']} | {job['planned_s']:.0f} +- {job['planned_error_s']:.0f} | {job['took_s']:.0f} | "
                 f"{job['planned_bytes'] / 1e9:.2f} | {job['took_bytes'] / 1e9:.2f} |"
             )
+        if "many" in plan:
+            many = plan["many"]
+            lines += ["", f"{many['rows']:,} examples of {many['tokens_per_row']:.0f} tokens are checked, rendered and planned in "
+                      f"{many['seconds']:.0f} s, with {many['peak_bytes'] / 1e9:.2f} GB at most."]  # fmt: skip
     if grouping:
         lines += [
             "",
@@ -158,24 +163,35 @@ def training() -> str:
                 f"| {name}, {found['rows']} rows | {means[0]:.4f} | {means[1]:.4f} | {found['difference']:+.4f} +- "
                 f"{found['interval_95']:.4f} | {found['cpu_s']['grouped']:.0f} | {found['cpu_s']['one by one']:.0f} |"
             )
-    if rates:
-        lines += ["", "`make bench-rates`: the starter model, adapters, best validation loss, mean over seeds:", ""]
-        named = {name: found for name, found in rates.items() if isinstance(found, dict) and "losses" in found}
-        lines += [
-            "| set | batch | " + " | ".join(f"rate {rate}" for rate in _rates(named)) + " |",
-            "|---" * (2 + len(_rates(named))) + "|",
-        ]
-        for name, found in named.items():
-            for batch in dict.fromkeys(key.partition(",")[0] for key in found["losses"]):
-                row = [f"{found['losses'][f'{batch}, rate {rate}']:.4f}" for rate in _rates(named)]
-                lines.append(f"| {name} | {batch.removeprefix('batch ')} | {' | '.join(row)} |")
-    machines = {result["machine"] for result in (train, kills, plan, grouping, rates) if result}
+    machines = {result["machine"] for result in (train, kills, plan, grouping) if result}
     lines += ["", f"On {'; '.join(sorted(machines))}."] if machines else []
     return "\n".join(lines) + "\n"
 
 
-def _rates(found: dict[str, Any]) -> list[str]:
-    return list(dict.fromkeys(key.rpartition(" ")[2] for one in found.values() for key in one["losses"]))
+def rates() -> str:
+    """Validation loss by batch size and learning rate, from benchmarks/results/rates.json."""
+    found = _result("rates")
+    if not found:
+        return ""
+    lines: list[str] = []
+    for name, one in found["sets"].items():
+        batches = list(dict.fromkeys(cell["batch"] for cell in one["cells"]))
+        columns = list(dict.fromkeys(cell["rate"] for cell in one["cells"]))
+        lines += ["", f"**{name}**, {one['epochs']} epoch{'s' * (one['epochs'] != 1)}; the base has {one['base'][0]:.3f}"
+                  + (f", {one['base'][1]:.3f} on the general rows" if one["base"][1] is not None else ""), "",
+                  "| batch | " + " | ".join(f"{rate:g}" for rate in columns) + " |", "|---" * (1 + len(columns)) + "|"]  # fmt: skip
+        means = {(cell["batch"], cell["rate"]): fmean(cell["losses"]) for cell in one["cells"]}
+        general = {(cell["batch"], cell["rate"]): cell["general"] for cell in one["cells"]}
+        best = min(means.values())
+        for batch in batches:
+            shown = []
+            for rate in columns:
+                loss = f"{means[batch, rate]:.4f}"
+                loss = f"**{loss}**" if means[batch, rate] == best else loss
+                watched = general[batch, rate]
+                shown.append(loss if watched is None else f"{loss} / {watched:.3f}")
+            lines.append(f"| {batch} | {' | '.join(shown)} |")
+    return "\n".join([*lines, "", f"On {found['machine']}."]) + "\n"
 
 
 def scores() -> str:
@@ -207,6 +223,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/hyperparameters.md": {"hyperparameters": hyperparameters.markdown},
     "docs/settings.md": {"settings": settings.markdown},
     "docs/training.md": {"training": training},
+    "docs/experiments/rates.md": {"rates": rates},
     "outcrop/registry/pebble/README.md": {"scores": scores},
     "README.md": {"script": script, "operations": summary, "figures": figures},
 }

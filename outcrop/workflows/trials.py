@@ -8,6 +8,7 @@ import contextlib
 import csv
 import io
 import itertools
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,9 @@ JUDGED_FROM, FEWEST_OTHERS = 1 / 3, 2
 # These change the rows, which all trials share.
 NOT_SWEPT = ("maxTokens", "evalPercentage", "generalValidationS3Uri", "seed")
 POLL_S = 0.2
+# Of the picture: Okabe and Ito's colours, which most people can tell apart.
+COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#d55e00", "#0072b2", "#cc79a7", "#999999")
+MOST_NAMED = 18
 SAID = "trial.json"
 
 Said = dict[str, str]
@@ -285,34 +289,44 @@ def table(trials: Sequence[Trial]) -> str:
 
 
 def picture(trials: Sequence[Trial]) -> str:
-    """The trials' curves as SVG, the best one dark."""
-    points = [point for trial in trials for point in trial.curve]
+    """The trials' curves as SVG, the best one black and thick; losses on a logarithmic axis."""
+    points = [(share, max(loss, 1e-9)) for trial in trials for share, loss in trial.curve]
     if not points:
         return (
             '<svg xmlns="http://www.w3.org/2000/svg" width="760" height="40"><text x="10" y="24">no losses</text></svg>'
         )
     low, high = min(loss for _, loss in points), max(loss for _, loss in points)
-    scale = (high - low) or 1.0
+    height = math.log(high / low) or 1.0
 
-    def at(share: float, loss: float) -> str:
-        return f"{60 + 420 * share:.1f},{30 + 300 * (high - loss) / scale:.1f}"
+    def at(share: float, loss: float) -> tuple[float, float]:
+        return 70 + 420 * share, 30 + 300 * math.log(high / max(loss, 1e-9)) / height
 
     parts = [
-        '<svg xmlns="http://www.w3.org/2000/svg" width="1000" height="380" font-family="sans-serif" font-size="12">',
-        '<rect width="1000" height="380" fill="white"/>',
-        '<path d="M60,30 V330 H480" fill="none" stroke="#888"/>',
-        f'<text x="52" y="34" text-anchor="end">{high:.3g}</text><text x="52" y="334" text-anchor="end">{low:.3g}</text>',
-        '<text x="60" y="18">validation loss (nats a token)</text><text x="480" y="350" text-anchor="end">end of the run</text>',
+        '<svg xmlns="http://www.w3.org/2000/svg" width="1020" height="370" font-family="sans-serif" font-size="12">',
+        '<rect width="1020" height="370" fill="white"/>',
+        '<path d="M70,30 V330 H490" fill="none" stroke="#888888"/>',
+        '<text x="70" y="18">validation loss (nats a token, logarithmic)</text>',
+        '<text x="490" y="350" text-anchor="end">end of the run</text>',
     ]
-    for place, trial in enumerate(trials):
-        colour = f"hsl({place * 47 % 360},60%,45%)" if place else "black"
-        line = " ".join(at(*point) for point in trial.curve)
-        dots = "".join(f'<circle cx="{x}" cy="{y}" r="2.5"/>' for x, y in (at(*p).split(",") for p in trial.curve))
+    for loss in (high, (high * low) ** 0.5, low):
+        parts.append(f'<text x="62" y="{at(0, loss)[1] + 4:.1f}" text-anchor="end">{loss:.3g}</text>')
+    for place, trial in reversed(list(enumerate(trials))):
+        colour = COLOURS[(place - 1) % len(COLOURS)] if place else "#000000"
+        places = [at(*point) for point in trial.curve]
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in places)
         parts.append(
-            f'<g stroke="{colour}" fill="{colour}"><polyline points="{line}" fill="none" stroke-width="{1 if place else 2.5}"/>{dots}</g>'
+            f'<g stroke="{colour}" fill="{colour}"><polyline points="{line}" fill="none" '
+            f'stroke-width="{1 if place else 2.5}"/>{dots}</g>'
         )
-        if place < 18:
+        if place < MOST_NAMED:
             said = ", ".join(f"{name} {value}" for name, value in trial.hyperparameters.items())
-            loss = "failed" if trial.loss is None else f"{trial.loss:.4f}{' (stopped)' if trial.was_stopped else ''}"
-            parts.append(f'<text x="495" y="{40 + 17 * place}" fill="{colour}">{escape(f"{loss}  {said}")}</text>')
+            loss_said = (
+                "failed" if trial.loss is None else f"{trial.loss:.4f}{' (stopped)' if trial.was_stopped else ''}"
+            )
+            y = 40 + 17 * place
+            parts.append(f'<path d="M505,{y - 4} h16" stroke="{colour}" stroke-width="3"/>')
+            parts.append(f'<text x="528" y="{y}">{escape(f"{loss_said}  {said}")}</text>')
+    if len(trials) > MOST_NAMED:
+        parts.append(f'<text x="528" y="{40 + 17 * MOST_NAMED}">and {len(trials) - MOST_NAMED} more</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
