@@ -46,6 +46,7 @@ def main() -> None:
         print(json.dumps(measure(Path(chosen.measure[0]), Path(chosen.measure[1]), int(chosen.measure[2]))))
         return
     chosen.work.mkdir(parents=True, exist_ok=True)
+    chosen.peers = chosen.peers.absolute()  # the peers run in another folder
     everything = chosen.only == list(CASES)
     figures: dict[str, Any] = {"ratios": {}, "memory_ratios": {}, "cases": {}}
     result = record.RESULTS / "train.json"

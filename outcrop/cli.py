@@ -69,6 +69,7 @@ def worker() -> None:
     from outcrop.storage import Storage
     from outcrop.workflows.create_custom_model import CreateCustomModel
     from outcrop.workflows.customize import Customize
+    from outcrop.workflows.import_model import ImportModel
     from outcrop.workflows.sweep import Sweep
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
@@ -78,6 +79,7 @@ def worker() -> None:
     kinds: dict[str, Work] = {
         "customization": Customize(storage, registry, settings),
         "create-custom-model": CreateCustomModel(storage, registry),
+        "import": ImportModel(storage, registry),
         "sweep": Sweep(storage, registry, settings),
     }
     ending = threading.Event()
@@ -273,6 +275,10 @@ def list_models() -> None:
     for model in registry.base_models():
         source = f"alias of {model.alias_of}" if model.alias_of else model.source
         table.add_row(model.id, f"{model.num_parameters:,}", f"{model.context:,}", source)
+    for model in registry.imported.all():
+        known = "adapter on " + model.base if model.base else model.architecture
+        note = "; it writes gibberish, or no English" if model.is_gibberish else ""
+        table.add_row(model.name, f"{model.num_parameters:,}", f"{model.context:,}", f"imported, {known}{note}")
     for model in registry.custom.all():
         table.add_row(model.name, "", "", f"custom, from {model.base} ({model.status})")
     out.print(table)

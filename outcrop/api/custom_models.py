@@ -72,7 +72,8 @@ def list_custom_models(request: Request, call: Call) -> Request:
 
 
 def _base_arn(model: CustomModel, call: Call) -> str:
-    return model.parent or call.names.foundation_model(model.base)
+    imported = call.service.registry.find_imported(model.base)
+    return model.parent or (imported.arn if imported else call.names.foundation_model(model.base))
 
 
 def delete_custom_model(request: Request, call: Call) -> Request:

@@ -65,6 +65,9 @@ def _create(request: Request, call: Call) -> str:
         raise Invalid(f"outputDataConfig.s3Uri: there is no bucket {bucket!r}; create it first")
 
     parent = registry.find_custom(request["baseModelIdentifier"])
+    imported = None if parent else registry.find_imported(request["baseModelIdentifier"])
+    if imported is not None and imported.kind == "adapter":
+        raise Unsupported(f"{imported.name} is an imported adapter, which is not tuned further; tune {imported.base}")
     base = registry.base(parent.base if parent else request["baseModelIdentifier"])
     hyperparameters.read(given, base.num_parameters, customization)
     name, model_name = request["jobName"], request["customModelName"]
@@ -84,7 +87,7 @@ def _create(request: Request, call: Call) -> str:
         request={
             "base": parent.arn if parent else base.id,
             "base_model": base.id,
-            "base_arn": parent.arn if parent else call.names.foundation_model(base.id),
+            "base_arn": parent.arn if parent else _base_arn(base.id, call),
             "context": base.context,
             "num_parameters": base.num_parameters,
             "customization": customization,
@@ -106,6 +109,11 @@ def _create(request: Request, call: Call) -> str:
     except Taken:
         raise Conflict(f"There is already a job named {name}; choose another jobName") from None
     return job.arn
+
+
+def _base_arn(base: str, call: Call) -> str:
+    imported = call.service.registry.find_imported(base)
+    return imported.arn if imported else call.names.foundation_model(base)
 
 
 def names_to_come(call: Call) -> set[str]:

@@ -12,6 +12,7 @@ from outcrop.api import (
     customization,
     deployments,
     iam,
+    imports,
     runtime,
     s3,
     sts,
@@ -25,7 +26,7 @@ from outcrop.wire.app import Function
 from outcrop.wire.models import service_model
 
 MODULES: dict[str, tuple[ModuleType, ...]] = {
-    "bedrock": (catalogue, customization, custom_models, deployments, throughput, tags),
+    "bedrock": (catalogue, customization, custom_models, imports, deployments, throughput, tags),
     "bedrock-runtime": (runtime,),
     "bedrock-agent": (),
     "bedrock-agent-runtime": (),

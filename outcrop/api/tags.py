@@ -61,6 +61,7 @@ def _find(arn: str, call: Call) -> tuple[Collection[Any], Any]:
     service = call.service
     places: list[Collection[Any]] = [
         service.jobs.records, service.registry.custom, service.serving.provisioned, service.serving.deployments,
+        service.registry.imported,
     ]  # fmt: skip
     for place in places:
         resource = place.get(id_of(arn))

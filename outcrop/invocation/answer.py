@@ -96,7 +96,7 @@ def stream(invocation: Invocation, model_id: str, ask: Ask) -> Iterator[Delta | 
     target = invocation.serving.target(model_id)
     renderer = renderer_of(target)
     tokens = _tokens(renderer, ask.prompt)
-    context = _context(invocation.registry, target)
+    context = invocation.registry.context_of(target.weights) or DEFAULT_MAX_TOKENS
     room = context - len(tokens)
     if room < 1:
         raise Invalid(f"Input is too long for requested model: {len(tokens)} tokens, its context has {context}")
@@ -131,15 +131,6 @@ def stream(invocation: Invocation, model_id: str, ask: Ask) -> Iterator[Delta | 
         result.stopped_by, result.sequence = "sequence", writer.found
     result.latency_ms = _ms_since(began)
     yield result
-
-
-def _context(registry: Registry, target: Target) -> int:
-    """Positions of the model that the target's folder holds."""
-    for base in registry.base_models():
-        if registry.weights_of(base) == target.folder:
-            return base.context
-    custom = registry.find_custom(target.weights.model_id)
-    return registry.base(custom.base).context if custom is not None else DEFAULT_MAX_TOKENS
 
 
 def _ms_since(began: float) -> int:

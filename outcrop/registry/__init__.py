@@ -6,6 +6,7 @@ read their headers, and knows neither HTTP nor how a model is served.
 
 from outcrop.registry.base_models import BaseModel
 from outcrop.registry.custom_models import CustomModel
+from outcrop.registry.imported_models import ImportedModel
 from outcrop.registry.registry import Registry, Weights
 
-__all__ = ["BaseModel", "CustomModel", "Registry", "Weights"]
+__all__ = ["BaseModel", "CustomModel", "ImportedModel", "Registry", "Weights"]

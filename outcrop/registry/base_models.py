@@ -36,7 +36,7 @@ class BaseModel(msgspec.Struct, frozen=True, kw_only=True):
 def describe(model_id: str, folder: Path, source: str, added_at: datetime) -> BaseModel:
     """What a folder holds. Raises Invalid that names what is missing or broken."""
     check_id(model_id)
-    config = _config(folder)
+    config = read_config(folder)
     architectures = config.get("architectures") or [""]
     context = config.get("max_position_embeddings") or config.get("n_positions") or 2048
     return BaseModel(
@@ -53,7 +53,8 @@ def check_id(model_id: str) -> None:
         )
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json. Raises Invalid when it is missing or no JSON object."""
     path = folder / "config.json"
     if not path.is_file():
         raise Invalid(f"{folder} has no config.json; give a folder in Hugging Face layout")
@@ -75,19 +76,25 @@ def weight_files(folder: Path) -> list[Path]:
 
 def count_parameters(folder: Path) -> int:
     """How many numbers the weights have, from the headers alone. Raises Invalid for a damaged file."""
-    total = 0
+    return sum(math.prod(shape) for shape in read_headers(folder).values())
+
+
+def read_headers(folder: Path) -> dict[str, list[int]]:
+    """Every tensor's shape by its name. Raises Invalid for a damaged file."""
+    shapes: dict[str, list[int]] = {}
     for path in weight_files(folder):
         with path.open("rb") as file:
             head = file.read(8)
             size = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
             if not 2 <= size <= min(MOST_HEADER_BYTES, path.stat().st_size):
-                raise Invalid(f"{path} is not a safetensors file, or was cut off")
+                raise Invalid(f"{path.name} is not a safetensors file, or was cut off")
             try:
                 header = json.loads(file.read(size))
-            except ValueError:
-                raise Invalid(f"{path}: the header is damaged") from None
-        tensors = [entry for name, entry in header.items() if name != "__metadata__"]
-        if any(entry["data_offsets"][1] + 8 + size > path.stat().st_size for entry in tensors):
-            raise Invalid(f"{path} is shorter than its header says; copy it again")
-        total += sum(math.prod(entry["shape"]) for entry in tensors)
-    return total
+                tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+                ends = [int(entry["data_offsets"][1]) for entry in tensors.values()]
+                shapes |= {name: [int(length) for length in entry["shape"]] for name, entry in tensors.items()}
+            except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+                raise Invalid(f"{path.name}: the header is damaged") from None
+        if max(ends, default=0) + 8 + size > path.stat().st_size:
+            raise Invalid(f"{path.name} is shorter than its header says; copy it again")
+    return shapes

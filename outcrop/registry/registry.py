@@ -11,7 +11,11 @@ from outcrop.errors import Conflict, Invalid, NotFound
 from outcrop.names import base_model_id, id_of, resource_of
 from outcrop.registry.base_models import PEBBLE_FOLDER, PEBBLE_ID, BaseModel, check_id, describe
 from outcrop.registry.custom_models import CustomModel
+from outcrop.registry.imported_models import ImportedModel
 from outcrop.storage import Storage, Taken
+
+# What an imported model's id begins with where it stands as a base model.
+IMPORTED = "imported."
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Registry:
         self._storage = storage
         self._base = storage.records.collection("base-model", BaseModel)
         self.custom = storage.records.collection("custom-model", CustomModel)
+        self.imported = storage.records.collection("imported-model", ImportedModel)
 
     # --- base models ------------------------------------------------------------------------------------------------
 
@@ -40,7 +45,8 @@ class Registry:
     def find_base(self, identifier: str) -> BaseModel | None:
         """A base model by id or ARN, with or without a context suffix."""
         wanted = base_model_id(identifier)
-        return next((model for model in self.base_models() if model.id in (wanted, identifier)), None)
+        found = next((model for model in self.base_models() if model.id in (wanted, identifier)), None)
+        return found or self._imported_base(identifier)
 
     def base(self, identifier: str) -> BaseModel:
         """The same. Raises NotFound that lists what there is."""
@@ -120,6 +126,53 @@ class Registry:
     def _bundled() -> list[BaseModel]:
         return [_pebble()] if (PEBBLE_FOLDER / "config.json").is_file() else []
 
+    # --- imported models --------------------------------------------------------------------------------------------
+
+    def find_imported(self, identifier: str) -> ImportedModel | None:
+        """An imported model by ARN, id or name, or by the id that it has as a base model."""
+        wanted = id_of(identifier).removeprefix(IMPORTED)
+        model = self.imported.get(wanted) or self.imported.named(identifier)
+        return None if model is None or (identifier.startswith("arn:") and model.arn != identifier) else model
+
+    def _imported_base(self, identifier: str) -> BaseModel | None:
+        """A whole imported model as a base model, to be tuned."""
+        model = self.find_imported(identifier)
+        if model is None or model.kind != "whole":
+            return None
+        return BaseModel(
+            id=IMPORTED + model.id, name=IMPORTED + model.id, provider=IMPORTED.rstrip("."), source=model.source_uri,
+            folder=str(self._storage.artifact(model.id)), num_parameters=model.num_parameters, context=model.context,
+            architecture=model.architecture, added_at=model.created_at,
+        )  # fmt: skip
+
+    def take_in(self, model: ImportedModel, files: Path) -> None:
+        """Keep an imported model with its files. Raises Conflict when its name is in use."""
+        self._storage.keep_artifact(model.id, files)
+        try:
+            self.imported.add(model)
+        except Taken:
+            self._storage.drop_artifact(model.id)
+            raise Conflict(f"there is already an imported model {model.name!r}; choose another name") from None
+
+    def delete_imported(self, model: ImportedModel) -> None:
+        """Forget an imported model and remove its files. Raises Conflict while tuned models need it."""
+        users = [custom.name for custom in self.custom.all() if custom.base == IMPORTED + model.id]
+        if users:
+            raise Conflict(f"The imported model {model.name} is needed by {', '.join(users[:5])}; delete them first")
+        self.imported.remove(model.id)
+        self._storage.drop_artifact(model.id)
+
+    def context_of(self, weights: Weights) -> int | None:
+        """Positions of the model that the weights are of; None when nobody knows."""
+        for base in self.base_models():
+            if self.weights_of(base) == weights.folder:
+                return base.context
+        imported = self.find_imported(weights.folder.name)
+        if imported is not None:
+            return imported.context
+        custom = self.find_custom(weights.model_id)
+        return self.base(custom.base).context if custom is not None else None
+
     # --- custom models ----------------------------------------------------------------------------------------------
 
     def find_custom(self, identifier: str) -> CustomModel | None:
@@ -158,8 +211,13 @@ class Registry:
         """What an engine loads for a base or custom model. Raises NotFound."""
         custom = self.find_custom(identifier)
         if custom is None:
+            imported = self.find_imported(identifier)
+            if imported is not None and imported.kind == "adapter":
+                return Weights(
+                    imported.arn, self.weights_of(self.base(imported.base)), self._storage.artifact(imported.id)
+                )
             base = self.base(identifier)
-            return Weights(base.id, self.weights_of(base), None)
+            return Weights(imported.arn if imported else base.id, self.weights_of(base), None)
         artifact = self._storage.artifact(custom.id)
         if custom.kind == "full":
             return Weights(custom.arn, artifact, None)

@@ -26,6 +26,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from transformers import AttentionInterface
 
 from outcrop.arithmetic import MKL, ONEDNN, in_use, multiplying_by
+from outcrop.errors import Invalid
 from outcrop.training import tiles
 from outcrop.training.prefixes import Node
 
@@ -333,13 +334,18 @@ def laid_out(trees: TreeAttention) -> Iterator[None]:
 
 def attend(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *,
-    scaling: float | None = None, sliding_window: int | None = None, softcap: float | None = None, **_: Any,
+    scaling: float | None = None, sliding_window: int | None = None, softcap: float | None = None,
+    s_aux: Tensor | None = None, **_: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """transformers' attention interface: query [1, H, T, D], key and value [1, K, T, D] -> [1, T, H, D].
 
     In blocks on the CPU, by flex attention on GPUs. With a mask of T x T on the CPU, which computes what it then hides, for
     models that soft-cap their scores, and where a row is longer than the layer's sliding window.
     """
+    if s_aux is not None:
+        raise Invalid(
+            "this base model's attention has sinks (GPT-OSS), which are not trained here; choose another base"
+        )
     trees = _now.get()
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     window = sliding_window if sliding_window is not None and sliding_window < trees.longest_row() else None

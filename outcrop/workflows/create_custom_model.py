@@ -8,17 +8,14 @@ from pathlib import Path
 import msgspec
 
 from outcrop.clock import now
-from outcrop.datasets.source import split_uri
 from outcrop.errors import Invalid, OutcropError
 from outcrop.jobs import Job, Tell
 from outcrop.registry import CustomModel, Registry
 from outcrop.registry.base_models import count_parameters, describe
+from outcrop.registry.intake import refuse_pickles
 from outcrop.rendering import Renderer
 from outcrop.storage import Storage
-
-# A folder of more than this is refused; AWS's limit for imported text models is 200 GB.
-MOST_BYTES = 200 * 1024**3
-TAKEN = (".safetensors", ".json", ".jinja", ".model", ".txt", ".md")
+from outcrop.workflows.folders import copy_folder
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,8 @@ class CreateCustomModel:
         identifier, uri = job.request["model"], job.request["uri"]
         folder = self.storage.run_folder(job.id) / "weights"
         try:
-            self._copy(uri, folder)
+            copy_folder(self.storage, uri, folder)
+            refuse_pickles(folder)
             fields = self._adapter(folder) if (folder / "adapter_config.json").is_file() else self._whole(folder)
             self.storage.keep_artifact(identifier, folder)
         except OutcropError as error:
@@ -51,21 +49,6 @@ class CreateCustomModel:
             return msgspec.structs.replace(model, **fields)
 
         self.registry.custom.change(identifier, change)
-
-    def _copy(self, uri: str, folder: Path) -> None:
-        bucket, prefix = split_uri(uri)
-        prefix = f"{prefix.rstrip('/')}/" if prefix else ""
-        found = list(self.storage.objects.keys(bucket, prefix))
-        if not found:
-            raise Invalid("there is nothing under this prefix")
-        if sum(stored.size for stored in found) > MOST_BYTES:
-            raise Invalid(f"the folder has more than {MOST_BYTES:,} bytes")
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for stored in found:
-            name = stored.key[len(prefix) :]
-            if "/" not in name and name.endswith(TAKEN) and not name.startswith("."):
-                shutil.copyfile(stored.path, folder / name)
 
     def _adapter(self, folder: Path) -> dict[str, str]:
         """Adapters in PEFT's layout. Raises Invalid when the base is unknown or the file is damaged."""

@@ -32,7 +32,13 @@ ROOMS = {
     "demo": {"evaluation", "keys", *LEAVES},
 }  # fmt: skip
 # Rooms in whose processes torch may be; everywhere else importing it is a mistake.
-MAY_TOUCH_TORCH = ("arithmetic.py", "training/", "serving/engines/torch_engine.py", "registry/merge.py")
+MAY_TOUCH_TORCH = (
+    "arithmetic.py",
+    "training/",
+    "serving/engines/torch_engine.py",
+    "registry/merge.py",
+    "serving/engines/trial.py",
+)
 MAY_TOUCH_SQL = ("storage/", "jobs/queue.py")
 MAY_READ_ENVIRONMENT = ("settings.py", "jobs/children.py", "doctor.py", "demo/run.py")
 

@@ -152,6 +152,7 @@ class TorchEngine:
         self._loaded: set[str] = set()
         self.active: list[Active] = []
         self.slots = slots
+        self.config: Any = self._model.config
         self.context = int(getattr(self._model.config, "max_position_embeddings", 1 << 20))
 
     def _make_adaptable(self) -> dict[str, AdaptedLinear]:
@@ -226,6 +227,9 @@ class TorchEngine:
 
     def _draw(self, requests: list[Active], hidden_BW: Tensor) -> None:
         logits_BV = self._model.get_output_embeddings()(hidden_BW).float()
+        cap = getattr(self.config, "final_logit_softcapping", None)
+        if cap is not None:
+            logits_BV = torch.tanh(logits_BV / cap) * cap
         likeliest = logits_BV.argmax(-1).tolist()
         for one, logits_V, best in zip(requests, logits_BV, likeliest, strict=True):
             one.next_token = best if one.generator is None else sample(logits_V, one.request, one.generator)
@@ -243,37 +247,70 @@ class TorchEngine:
 
     def _attend(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *,
-        scaling: float | None = None, sliding_window: int | None = None, softcap: float | None = None, **_: Any,
+        scaling: float | None = None, sliding_window: int | None = None, softcap: float | None = None,
+        s_aux: Tensor | None = None, **_: Any,
     ) -> tuple[Tensor, None]:  # fmt: skip
         """Attention over the cache: query [1, H, T, D] -> [1, T, H, D]; keys and values are stored on the way."""
-        if softcap is not None:
-            raise ValueError("this base model soft-caps its attention scores, which the torch engine does not compute")
         batch, cache = self._holder.now, self._cache
         keys, values = cache.of(int(module.layer_idx), key)  # type: ignore[arg-type]
-        gqa = query.shape[1] != key.shape[1]
+        how = How(query.shape[-1] ** -0.5 if scaling is None else scaling, softcap, s_aux)
         if batch.positions_B is None:
             mixed = []
             for row, (begin, end) in enumerate(batch.spans, batch.first_row):
-                if sliding_window is not None and end - begin > sliding_window:
-                    raise ValueError(f"a prompt of {end - begin} tokens exceeds the attention window {sliding_window}")
                 keys[row, :, : end - begin] = key[0, :, begin:end]
                 values[row, :, : end - begin] = value[0, :, begin:end]
                 parts = (query[:, :, begin:end], key[:, :, begin:end], value[:, :, begin:end])
-                mixed.append(F.scaled_dot_product_attention(*parts, is_causal=True, scale=scaling, enable_gqa=gqa))
+                mixed.append(how.mix(*parts, how.causal_mask(end - begin, sliding_window)))
             return torch.cat(mixed, 2).transpose(1, 2), None
         count, positions_B = len(batch.positions_B), batch.positions_B
         rows = torch.arange(count)
         keys[rows, :, positions_B] = key[0].transpose(0, 1)
         values[rows, :, positions_B] = value[0].transpose(0, 1)
         longest = int(positions_B.max()) + 1
+        places_C = torch.arange(longest)[None]
+        seen_BC = places_C <= positions_B[:, None]
         if sliding_window is not None and longest > sliding_window:
-            raise ValueError(f"an answer reaches position {longest}, beyond the attention window {sliding_window}")
-        mask_B11C = (torch.arange(longest)[None] <= positions_B[:, None])[:, None, None]
-        mixed_BH1D = F.scaled_dot_product_attention(
-            query[0].transpose(0, 1)[:, :, None], keys[:count, :, :longest], values[:count, :, :longest],
-            attn_mask=mask_B11C, scale=scaling, enable_gqa=gqa,
-        )  # fmt: skip
+            seen_BC &= places_C > positions_B[:, None] - sliding_window
+        parts = (query[0].transpose(0, 1)[:, :, None], keys[:count, :, :longest], values[:count, :, :longest])
+        mixed_BH1D = how.mix(*parts, seen_BC[:, None, None])
         return mixed_BH1D[:, :, 0][None], None
+
+
+@dataclass(frozen=True)
+class How:
+    """What an architecture does with attention scores: scale them, cap them (Gemma 2), let some of the attention go to a
+    sink, one score a head (GPT-OSS)."""
+
+    scale: float
+    softcap: float | None = None
+    sinks_H: Tensor | None = None
+
+    def causal_mask(self, length: int, window: int | None) -> Tensor | None:
+        """Who sees whom among `length` tokens, bool [T, T]; None where plain causal attention will do."""
+        if self.softcap is None and self.sinks_H is None and (window is None or length <= window):
+            return None
+        back_TT = torch.arange(length)[:, None] - torch.arange(length)[None]
+        return (back_TT >= 0) & (back_TT < (window or length))
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None) -> Tensor:
+        """[B, H, T, D] over [B, K, C, D] twice -> [B, H, T, D]; without `seen` causal."""
+        if self.softcap is None and self.sinks_H is None:
+            return F.scaled_dot_product_attention(
+                query, key, value, attn_mask=seen, is_causal=seen is None, scale=self.scale,
+                enable_gqa=query.shape[1] != key.shape[1],
+            )  # fmt: skip
+        assert seen is not None
+        groups = query.shape[1] // key.shape[1]
+        scores = query @ key.repeat_interleave(groups, 1).transpose(2, 3) * self.scale
+        if self.softcap is not None:
+            scores = torch.tanh(scores / self.softcap) * self.softcap
+        scores = scores.masked_fill(~seen, float("-inf"))
+        if self.sinks_H is not None:
+            sinks = self.sinks_H.reshape(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
+            shares = torch.cat([scores, sinks], -1).softmax(-1)[..., :-1]
+        else:
+            shares = scores.softmax(-1)
+        return shares @ value.repeat_interleave(groups, 1)
 
 
 def _shape(layer: nn.Module) -> tuple[int, int]:

@@ -1,0 +1,129 @@
+"""Try a model out, in a process of its own: `python -m outcrop.serving.engines.trial FOLDER [ADAPTER]`.
+
+transformers' own classes say what a short text costs the model and what each next token should be; the embedded engine must
+say the same, for the prompt at once and token by token, or the model is refused: what the engine does not know of an
+architecture it would otherwise leave out without a word. No code of the folder is run. Prints JSON.
+"""
+
+import json
+import sys
+from math import isnan, log
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import AutoModelForCausalLM, logging
+from transformers.pytorch_utils import Conv1D
+
+from outcrop.serving.engines.torch_engine import Active, TorchEngine
+from outcrop.serving.protocol import Generate
+
+# Written for this; plain English that any model of the language finds likely.
+TEXT = (
+    "The town lies in a valley between two rivers. In the morning the market opens, and people come from the villages to "
+    "sell bread, milk and fruit. When it rains, the children stay in the school until their parents come for them. In the "
+    "evening the shops close, the lamps are lit, and most families sit at the table and talk about the day."
+)
+WRITTEN, COMPARED = 24, 6
+# Largest difference of a logit between the engine and transformers, in standard deviations of the logits; float32 sums
+# taken in another order differ by some 1e-6.
+MOST_DIFFERENCE = 1e-3
+
+
+def main(folder: Path, adapter: Path | None) -> int:
+    """Load, measure, write, compare. Exit status 0 when the model can be served."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        found = try_out(folder, adapter)
+    except (OSError, ValueError, KeyError, RuntimeError, IndexError, TypeError, AttributeError) as error:
+        reason = f"the weights do not load as the config says: {type(error).__name__}: {error}"
+        found = {"reason": reason[:1500]}
+    print(json.dumps(found))
+    return 1 if "reason" in found else 0
+
+
+@torch.no_grad()
+def try_out(folder: Path, adapter: Path | None) -> dict[str, Any]:
+    """What was found, or the `reason` why the model is refused."""
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True, trust_remote_code=False,
+        use_safetensors=True,
+    ).eval()  # fmt: skip
+    if adapter is not None:
+        merge(model, adapter)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    ids_1T = torch.tensor([tokenizer.encode(TEXT).ids])
+    begin = ids_1T[:, : ids_1T.shape[1] // 2]
+    logits_TV = model(ids_1T).logits[0, :-1].float()
+    loss = float(torch.nn.functional.cross_entropy(logits_TV, ids_1T[0, 1:]))
+    if isnan(loss):
+        return {"reason": "the model's logits are no numbers; the weights are damaged"}
+    written = model.generate(
+        begin, attention_mask=torch.ones_like(begin), max_new_tokens=WRITTEN, do_sample=False, pad_token_id=0
+    )
+    del model
+    off = difference(folder, adapter, ids_1T[0], begin.shape[1], logits_TV)
+    if off > MOST_DIFFERENCE:
+        return {"reason": f"the engine does not compute this architecture as transformers does: logits differ by {off:.1e} of "
+                          "their standard deviation"}  # fmt: skip
+    sample = tokenizer.decode(written[0, begin.shape[1] :].tolist())
+    return {"loss": loss, "uniform_loss": log(logits_TV.shape[-1]), "sample": sample}
+
+
+class Overheard(TorchEngine):
+    """The engine with the logits of its last pass in sight."""
+
+    def _draw(self, requests: list[Active], hidden_BW: Tensor) -> None:
+        self.logits_BV = self._model.get_output_embeddings()(hidden_BW).float()
+        super()._draw(requests, hidden_BW)
+
+
+def difference(folder: Path, adapter: Path | None, ids_T: Tensor, begin: int, expected_TV: Tensor) -> float:
+    """How far the engine's logits are from those expected, after `begin` tokens and after some more, one by one."""
+    engine = Overheard(folder, slots=2)
+    if adapter is not None:
+        engine.load_adapter(str(adapter))
+    asked = Generate(
+        tokens=ids_T[:begin].tolist(),
+        max_tokens=COMPARED + 1,
+        stop_tokens=[],
+        adapter=str(adapter) if adapter else None,
+    )
+    active = Active(asked, None, None)  # type: ignore[arg-type]
+    engine.admit([active])
+    off = 0.0
+    for place in range(begin - 1, min(begin + COMPARED, len(expected_TV))):
+        expected = expected_TV[place]
+        worst = float((_capped(engine, engine.logits_BV[0]) - expected).abs().max() / expected.std())
+        off = max(off, worst if worst == worst else float("inf"))
+        active.next_token = int(ids_T[place + 1])
+        engine.decode()
+    return off
+
+
+def _capped(engine: TorchEngine, logits_V: Tensor) -> Tensor:
+    cap = getattr(engine.config, "final_logit_softcapping", None)
+    return logits_V if cap is None else torch.tanh(logits_V / cap) * cap
+
+
+def merge(model: torch.nn.Module, adapter: Path) -> None:
+    """Add an adapter in PEFT's layout to the weights. Raises ValueError when it does not fit."""
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    scale = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    layers = dict(model.named_modules())
+    for name in sorted({name.removeprefix("base_model.model.").rsplit(".lora_", 1)[0] for name in tensors}):
+        if name not in layers:
+            raise ValueError(f"the adapter has a layer {name}, which the base model has not")
+        layer = layers[name]
+        A_rI, B_Or = (tensors[f"base_model.model.{name}.lora_{side}.weight"].float() for side in "AB")
+        change = scale * (B_Or @ A_rI)
+        layer.weight.data += change.T if isinstance(layer, Conv1D) else change
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None))

@@ -1,0 +1,33 @@
+"""A model's folder in S3 -> files on this machine."""
+
+import shutil
+from pathlib import Path
+
+from outcrop.datasets.source import split_uri
+from outcrop.errors import Invalid
+from outcrop.storage import Storage
+
+# A folder of more than this is refused; AWS's limit for imported text models is 200 GB.
+MOST_BYTES = 200 * 1024**3
+MOST_FILES = 2000
+# Everything else is left where it is; pickles are taken to be refused by name.
+TAKEN = (".safetensors", ".json", ".jinja", ".model", ".txt", ".md")
+
+
+def copy_folder(storage: Storage, uri: str, folder: Path) -> None:
+    """The files that stand directly under a prefix, in a new folder. Raises Invalid."""
+    bucket, prefix = split_uri(uri)
+    prefix = f"{prefix.rstrip('/')}/" if prefix else ""
+    found = list(storage.objects.keys(bucket, prefix))
+    if not found:
+        raise Invalid("there is nothing under this prefix")
+    if sum(stored.size for stored in found) > MOST_BYTES or len(found) > MOST_FILES:
+        raise Invalid(f"the folder has more than {MOST_BYTES:,} bytes, or more than {MOST_FILES:,} files")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for stored in found:
+        name = stored.key[len(prefix) :]
+        if ".." in name.split("/") or "\\" in name or "\0" in name or name.startswith("/"):
+            raise Invalid(f"the key {stored.key!r} leads out of its folder")
+        if "/" not in name and name.endswith(TAKEN) and not name.startswith("."):
+            shutil.copyfile(stored.path, folder / name)

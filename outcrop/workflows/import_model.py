@@ -1,0 +1,105 @@
+"""From a folder in S3 to a model that answers: looked into, tried out, taken in."""
+
+import contextlib
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from outcrop.clock import now
+from outcrop.errors import Invalid, NotFound, OutcropError
+from outcrop.jobs import Job, Tell
+from outcrop.jobs.children import python_child
+from outcrop.machine import idle_cpus
+from outcrop.registry import ImportedModel, Registry
+from outcrop.registry.intake import Intake, look_into
+from outcrop.storage import Storage
+from outcrop.workflows.folders import copy_folder
+
+# What trying out may take; loading a model of some gigabytes takes a minute or two.
+TEMPLATE_S, TRIAL_S = 60, 3600
+
+
+@dataclass(frozen=True)
+class ImportModel:
+    """The work of an import job."""
+
+    storage: Storage
+    registry: Registry
+
+    def __call__(self, job: Job, tell: Tell) -> None:
+        """Copy, look into, try, register. Raises Invalid that names the file and what is wrong with it."""
+        request = job.request
+        folder = self.storage.run_folder(job.id) / "model"
+        try:
+            copy_folder(self.storage, request["source_uri"], folder)
+            tell.check()
+            found = look_into(folder)
+            below = self._base_of(found) if found.base else folder
+            told = _ask("outcrop.rendering", [str(below)], TEMPLATE_S, "the chat template or tokenizer")
+            tell.check()
+            adapter = [str(folder)] if found.base else []
+            tried = _ask("outcrop.serving.engines.trial", [str(below), *adapter], TRIAL_S, "the model")
+            model = self._model(job, found, bool(told["has_template"]), tried)
+            self.registry.take_in(model, folder)
+        except OutcropError as error:
+            raise Invalid(f"{request['source_uri']}: {error.message}") from None
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        note = "it writes gibberish, or no English" if model.is_gibberish else ""
+        tell.event(kind="tried", loss=model.loss, uniform_loss=model.uniform_loss, sample=model.sample, note=note)
+        tell.result(model_arn=model.arn)
+
+    def _base_of(self, found: Intake) -> Path:
+        """The folder of an adapter's base. Raises Invalid when the catalogue does not have it."""
+        models = self.registry.base_models()
+        base = next((one for one in models if found.base in (one.id, one.source)), None)
+        with contextlib.suppress(NotFound):
+            base = base or self.registry.base(found.base)
+        if base is None:
+            raise Invalid(
+                f"adapter_config.json names the base {found.base!r}, which is not in the catalogue "
+                f"({', '.join(one.id for one in models)}); add it, or set base_model_name_or_path to one of these ids"
+            )
+        return self.registry.weights_of(base)
+
+    def _model(self, job: Job, found: Intake, has_template: bool, tried: dict[str, Any]) -> ImportedModel:
+        base = self.registry.base(found.base) if found.base else None
+        return ImportedModel(
+            id=job.request["model_id"], arn=job.request["model_arn"], name=job.request["model_name"],
+            kind="adapter" if base else "whole", base=base.id if base else "",
+            architecture=base.architecture if base else found.architecture, num_parameters=found.num_parameters,
+            context=base.context if base else found.context, has_template=has_template, created_at=now(), job_arn=job.arn,
+            job_name=job.name, source_uri=job.request["source_uri"], loss=tried["loss"], uniform_loss=tried["uniform_loss"],
+            sample=tried["sample"], tags=job.request["model_tags"],
+        )  # fmt: skip
+
+
+def _ask(module: str, arguments: list[str], most_s: float, what: str) -> dict[str, Any]:
+    """What a child process prints as its last line. Raises Invalid with its reason, or when it takes too long or dies."""
+    with tempfile.TemporaryFile() as log:
+        child = python_child(module, arguments, log, {"OMP_NUM_THREADS": str(idle_cpus())})
+        until = time.monotonic() + most_s
+        try:
+            child.wait(most_s)
+        except subprocess.TimeoutExpired:
+            raise Invalid(f"{what} was not ready after {most_s:.0f} s") from None
+        finally:
+            if child.poll() is None:
+                child.kill()
+            child.wait()
+        log.seek(0)
+        lines = log.read().decode(errors="replace").splitlines()
+    with contextlib.suppress(ValueError, IndexError):
+        said = json.loads(lines[-1])
+        if isinstance(said, dict) and "reason" in said:
+            raise Invalid(str(said["reason"]))
+        if isinstance(said, dict) and child.returncode == 0:
+            return said
+    took_too_long = child.returncode < 0 and time.monotonic() < until
+    why = "took more processor time or memory than is allowed" if took_too_long else f"ended with {child.returncode}"
+    raise Invalid(f"{what} {why}: {' | '.join(lines[-3:])}"[:1500])
