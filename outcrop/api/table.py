@@ -8,6 +8,7 @@ from botocore import xform_name
 
 from outcrop.api import (
     catalogue,
+    certificates,
     custom_models,
     customization,
     deployments,
@@ -37,6 +38,7 @@ MODULES: dict[str, tuple[ModuleType, ...]] = {
 EXTENSIONS = {
     ("GET", "/model-customization-jobs/{jobIdentifier}/events"): customization.list_job_events,
     ("POST", "/model-customization-jobs/{jobIdentifier}/resume"): customization.resume_model_customization_job,
+    ("GET", "/model-certificates/{identifier}"): certificates.get_certificate,
     ("POST", "/model-customization-sweeps"): sweeps.create_model_customization_sweep,
     ("GET", "/model-customization-sweeps"): sweeps.list_model_customization_sweeps,
     ("GET", "/model-customization-sweeps/{sweepIdentifier}"): sweeps.get_model_customization_sweep,

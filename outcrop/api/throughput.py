@@ -61,6 +61,9 @@ def _model(identifier: str, call: Call) -> tuple[str, str]:
     """(ARN of the model, ARN of its foundation model). Raises NotFound."""
     registry = call.service.registry
     custom = registry.find_custom(identifier)
+    imported = registry.find_imported(identifier) if custom is None else None
+    if imported is not None:
+        return imported.arn, call.names.foundation_model(imported.base) if imported.base else imported.arn
     if custom is None:
         arn = call.names.foundation_model(registry.base(identifier).id)
         return arn, arn

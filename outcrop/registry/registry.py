@@ -162,6 +162,20 @@ class Registry:
         self.imported.remove(model.id)
         self._storage.drop_artifact(model.id)
 
+    def check_renderer(self, weights: Weights) -> str:
+        """The hash of what writes a model's prompts. Raises Invalid when it is not what the model was trained with."""
+        from outcrop.rendering import Renderer
+
+        present = Renderer(weights.folder).hash
+        custom = self.find_custom(weights.model_id)
+        trained = str(custom.lineage.get("renderer", "")) if custom is not None else ""
+        if trained and trained != present:
+            raise Invalid(
+                f"tokenizer or chat template in {weights.folder} are not those that {custom.name if custom else ''} was trained "
+                "with (their hashes differ); put the old files back, or tune again"
+            )
+        return present
+
     def context_of(self, weights: Weights) -> int | None:
         """Positions of the model that the weights are of; None when nobody knows."""
         for base in self.base_models():

@@ -4,6 +4,8 @@ from datetime import datetime
 
 import msgspec
 
+from outcrop.registry.probes import Certificate
+
 
 class Provisioned(msgspec.Struct, frozen=True, kw_only=True):
     """Provisioned throughput: so many requests of a model at once, reserved."""
@@ -19,6 +21,7 @@ class Provisioned(msgspec.Struct, frozen=True, kw_only=True):
     commitment_ends_at: datetime | None = None
     status: str = "Creating"
     failure: str = ""
+    certificate: Certificate | None = None
     created_at: datetime
     modified_at: datetime
     tags: dict[str, str] = {}
@@ -36,6 +39,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     failure: str = ""
     update_status: str = ""
     update_model_arn: str = ""
+    certificate: Certificate | None = None
     created_at: datetime
     modified_at: datetime
     tags: dict[str, str] = {}

@@ -31,19 +31,31 @@ class Load(msgspec.Struct, frozen=True, tag_field="op", tag="load"):
     adapter: str | None = None
 
 
+class Score(msgspec.Struct, frozen=True, tag_field="op", tag="score"):
+    """What the tokens at these places (from 1) cost, summed (nats)."""
+
+    tokens: list[int]
+    places: list[int]
+    adapter: str | None = None
+
+
+Request = Generate | Load | Score
+
+
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A token, or the end: `done` is "stop" (a stop token came), "length" (the limit), "ready" or "error"."""
+    """A token, or the end: `done` is "stop" (a stop token came), "length" (the limit), "ready", "scored" or "error"."""
 
     token: int | None = None
     done: str = ""
     reason: str = ""
+    loss: float | None = None
 
 
-REQUESTS: "msgspec.json.Decoder[Generate | Load]" = msgspec.json.Decoder(Generate | Load)
+REQUESTS: "msgspec.json.Decoder[Request]" = msgspec.json.Decoder(Request)
 REPLIES = msgspec.json.Decoder(Reply)
 
 
-def ask(path: Path, request: Generate | Load, timeout_s: float) -> Iterator[Reply]:
+def ask(path: Path, request: Request, timeout_s: float) -> Iterator[Reply]:
     """Replies as they come, the last one with `done`. Leaving the iteration early cancels the request.
 
     Raises ModelTimedOut when the engine is silent for `timeout_s`, ModelFailed when it is gone or fails.

@@ -14,9 +14,10 @@ from outcrop.clock import now
 from outcrop.errors import Invalid, NotFound, OutcropError
 from outcrop.names import id_of, resource_of
 from outcrop.registry import Registry, Weights
+from outcrop.registry.probes import Certificate, judge, read_probes
 from outcrop.serving.deployments import Deployment, Provisioned
 from outcrop.serving.engines.supervisor import Engines
-from outcrop.serving.protocol import Generate, Load, Reply
+from outcrop.serving.protocol import Generate, Load, Reply, Score
 from outcrop.storage import Storage
 
 log = logging.getLogger("outcrop.serving")
@@ -129,7 +130,7 @@ class Serving:
     def bring_up(self, provisioned: Provisioned) -> None:
         """Load a provisioned model's weights in the background; then it is InService, or Failed with the reason."""
 
-        def finish(failure: str) -> None:
+        def finish(failure: str, certificate: Certificate | None) -> None:
             def change(current: Provisioned) -> Provisioned:
                 if failure and current.model_arn != current.desired_model_arn:  # a failed update keeps the old model
                     return msgspec.structs.replace(
@@ -142,7 +143,7 @@ class Serving:
                 status = "Failed" if failure else "InService"
                 arn = current.model_arn if failure else current.desired_model_arn
                 return msgspec.structs.replace(
-                    current, status=status, failure=failure, model_arn=arn, modified_at=now()
+                    current, status=status, failure=failure, model_arn=arn, certificate=certificate, modified_at=now()
                 )
 
             changed = self.provisioned.change(provisioned.id, change)
@@ -157,11 +158,13 @@ class Serving:
         """Load a deployment's adapter in the background; then it is Active, or Failed with the reason."""
         wanted = deployment.update_model_arn or deployment.model_arn
 
-        def finish(failure: str) -> None:
+        def finish(failure: str, certificate: Certificate | None) -> None:
             def change(current: Deployment) -> Deployment:
                 if not current.update_model_arn:
                     status = "Failed" if failure else "Active"
-                    return msgspec.structs.replace(current, status=status, failure=failure, modified_at=now())
+                    return msgspec.structs.replace(
+                        current, status=status, failure=failure, certificate=certificate, modified_at=now()
+                    )
                 status = "UpdateFailed" if failure else "UpdateCompleted"
                 arn = current.model_arn if failure else wanted
                 return msgspec.structs.replace(
@@ -169,6 +172,7 @@ class Serving:
                     model_arn=arn,
                     update_status=status,
                     failure=failure,
+                    certificate=current.certificate if failure else certificate,
                     update_model_arn="",
                     modified_at=now(),
                 )
@@ -177,21 +181,47 @@ class Serving:
 
         self._load(wanted, finish)
 
-    def _load(self, model_arn: str, finish: Callable[[str], None]) -> None:
+    def _load(self, model_arn: str, finish: Callable[[str, Certificate | None], None]) -> None:
         def load() -> None:
             try:
-                weights = self._registry.weights(model_arn)
-                for _ in self._engines.ask(weights.folder, Load(str(weights.adapter) if weights.adapter else None)):
-                    pass
+                certificate = self.prove(model_arn)
             except OutcropError as error:
-                finish(error.message)
+                finish(error.message, None)
             except Exception as error:  # an edge: the background has nobody else to tell
                 log.exception("loading %s failed", model_arn)
-                finish(f"{type(error).__name__}: {error}")
+                finish(f"{type(error).__name__}: {error}", None)
             else:
-                finish("")
+                finish("", certificate)
 
         self._background.submit(load)
+
+    def prove(self, model_arn: str) -> Certificate:
+        """Load a model, and see that what is served is what was trained: its renderer is the one it was trained with, its
+        probes cost what they cost the trainer, and not what they cost the base.
+
+        Raises Invalid with what is wrong, and what the engine raises.
+        """
+        weights = self._registry.weights(model_arn)
+        adapter = str(weights.adapter) if weights.adapter else None
+        for _ in self._engines.ask(weights.folder, Load(adapter)):
+            pass
+        renderer = self._registry.check_renderer(weights)
+        probes = read_probes(weights.adapter or weights.folder)
+        if not probes:
+            return Certificate("unproven", renderer)
+
+        def costs(adapter: str | None) -> list[float]:
+            return [self._score(weights.folder, Score(probe.tokens, probe.learned, adapter)) for probe in probes]
+
+        verdict = judge(probes, costs(adapter), costs(None) if adapter else None, renderer)
+        if isinstance(verdict, str):
+            raise Invalid(f"the deployment is not what was trained: {verdict}")
+        return verdict
+
+    def _score(self, folder: Path, request: Score) -> float:
+        *_, last = self._engines.ask(folder, request)
+        assert last.loss is not None
+        return last.loss
 
     def free_units(self, model_arn: str) -> int:
         """Model units that can still be reserved at a model's engine."""

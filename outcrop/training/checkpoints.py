@@ -2,11 +2,14 @@
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+import msgspec
 
 from outcrop.training.lora import save_adapters
 from outcrop.training.model import Trainee
+from outcrop.training.plan import PROBES, Probe
 
 FOLDER = "checkpoints"
 
@@ -17,8 +20,8 @@ class Checkpoints:
     def __init__(self, directory: Path, trainee: Trainee, base: str) -> None:
         self._folder, self._trainee, self._base = directory / FOLDER, trainee, base
 
-    def write(self, step: int) -> str:
-        """Write the weights as they are now; answers with the folder, relative to the run's directory.
+    def write(self, step: int, probes: Sequence[Probe] = ()) -> str:
+        """Write the weights as they are now, and beside them what probes cost them; answers with the folder, relative to the run's directory.
 
         The folder appears under its name only when every byte is on the disk.
         """
@@ -29,6 +32,8 @@ class Checkpoints:
             save_adapters(self._trainee.adapters, unfinished, self._base)
         else:
             self._trainee.model.save_pretrained(unfinished, state_dict=self._trainee.state())
+        if probes:
+            (unfinished / PROBES).write_bytes(msgspec.json.encode(probes))
         for path in unfinished.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())

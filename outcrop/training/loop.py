@@ -15,16 +15,18 @@ import torch
 from outcrop import arithmetic
 from outcrop.datasets.rows import Rows
 from outcrop.errors import Invalid
-from outcrop.training.batches import cut_among
+from outcrop.training.batches import Microbatch, cut_among
 from outcrop.training.checkpoints import Checkpoints
 from outcrop.training.group import Group
 from outcrop.training.lora import load_adapters
 from outcrop.training.model import Trainee
-from outcrop.training.plan import PROGRESS, Evaluated, Plan, Progress, Result, Settings, StepDone
+from outcrop.training.plan import PROGRESS, Evaluated, Plan, Probe, Progress, Result, Settings, StepDone
 from outcrop.training.rehearsal import rehearse
 from outcrop.training.sampling import Sampler
 from outcrop.training.state import State, StateKeeper
 from outcrop.training.step import evaluate, step
+
+NUM_PROBES, PROBE_TOKENS = 3, 32
 
 
 def run(directory: Path, should_stop: Callable[[], bool], group: Group | None = None) -> Result:
@@ -66,6 +68,7 @@ class Run:
         self.sampler = Sampler(
             self.train, settings.batch_rows, settings.seed, groups=self.trainee.shares, shuffles=settings.shuffles
         )
+        self.probes = probes_for(self.trainee.model.config.vocab_size)
         self.steps = self.sampler.steps_per_epoch * settings.epochs
         self.evaluates_every = max(2, ceil(self.sampler.steps_per_epoch / settings.evaluations_per_epoch))
         self.checkpoints = Checkpoints(directory, self.trainee, self.plan.base_name or self.plan.base)
@@ -86,6 +89,7 @@ class Run:
                 self._go_on_from(kept)
             else:
                 self._rehearse()
+                self.state.base_losses = self._probe_losses()
                 torch.manual_seed(self.settings.seed)  # how much dropout the rehearsal drew depends on the clock
                 if self.general and not self.plan.rehearses_only:
                     self.state.general_losses = [self._general_loss()]
@@ -194,11 +198,24 @@ class Run:
         """Adapters are small: all are kept. Of whole models the best and, until the state is on the disk, the one before."""
         before = self.state.checkpoint
         if is_best or self.trainee.adapters:
-            written = self.group.heed(self.checkpoints.write(self.state.step) if self.group.is_first else "")
+            written = self.group.heed(
+                self.checkpoints.write(self.state.step, self._probed()) if self.group.is_first else ""
+            )
             if is_best:
                 self.state.checkpoint = written
         if not self.trainee.adapters and self.group.is_first:
             self.checkpoints.keep_only([before, self.state.checkpoint])
+
+    def _probe_losses(self) -> list[float]:
+        return [self.trainee.learner.loss(Microbatch.of(self.probes, [row])) for row in range(len(self.probes))]
+
+    def _probed(self) -> list[Probe]:
+        """The probes with what they cost now."""
+        losses = zip(self.probes, self._probe_losses(), self.state.base_losses, strict=True)
+        return [
+            Probe(tokens.tolist(), np.flatnonzero(is_answer).tolist(), loss, before)
+            for (tokens, is_answer), loss, before in losses
+        ]
 
     def _is_over(self) -> bool:
         return self.plan.rehearses_only or self.state.waited >= self.settings.early_stopping_patience
@@ -212,6 +229,14 @@ class Run:
         for rows in (self.train, *self.validation, *self.general):
             digest.update(rows.digest())
         return digest.hexdigest()
+
+
+def probes_for(vocabulary: int) -> Rows:
+    """Rows of tokens drawn evenly: what is asked of a tuned model as a proof must not be its training data."""
+    drawn = np.random.default_rng(0).integers(0, vocabulary, (NUM_PROBES, PROBE_TOKENS), dtype=np.int32)
+    learned = np.zeros(drawn.shape, bool)
+    learned[:, PROBE_TOKENS // 2 :] = True
+    return Rows(drawn.reshape(-1), learned.reshape(-1), np.arange(NUM_PROBES + 1, dtype=np.int64) * PROBE_TOKENS)
 
 
 def check_learned(rows: Rows, name: str) -> None:

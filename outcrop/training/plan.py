@@ -7,6 +7,8 @@ from typing import Literal
 import msgspec
 
 PLAN, PROGRESS, RESULT, STOP, MEETING = "plan.json", "progress.jsonl", "result.json", "stop", "meeting"
+# Beside the weights of a checkpoint.
+PROBES = "outcrop_probes.json"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +79,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def read(cls, directory: Path) -> "Plan":
         return msgspec.json.decode((directory / PLAN).read_bytes(), type=cls)
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """Tokens that mean nothing, the places (from 1) of some of them, and what those cost: the sum of their losses (nats) in the
+    tuned model and in what it began as. Who serves the weights can see by it that they are these."""
+
+    tokens: list[int]
+    learned: list[int]
+    loss: float
+    base_loss: float
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,6 +32,8 @@ class State(msgspec.Struct, kw_only=True):
     waited: int = 0
     checkpoint: str | None = None
     general_losses: list[float] = []
+    base_losses: list[float] = []
+    """What the probes cost before the first step."""
     progress_bytes: int = 0
     microbatch_tokens: int = 0
     checkpoints_activations: bool = False

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from outcrop.serving.protocol import REQUESTS, Load, Reply
+from outcrop.serving.protocol import REQUESTS, Load, Reply, Score
 
 
 def answer(connection: socket.socket) -> None:
@@ -16,6 +16,11 @@ def answer(connection: socket.socket) -> None:
     with connection, connection.makefile("rb") as lines:
         try:
             request = REQUESTS.decode(lines.readline())
+            if isinstance(request, Score):
+                connection.sendall(
+                    msgspec.json.encode(Reply(done="error", reason="the echo engine has no weights")) + b"\n"
+                )
+                return
             if isinstance(request, Load):
                 connection.sendall(msgspec.json.encode(Reply(done="ready")) + b"\n")
                 return

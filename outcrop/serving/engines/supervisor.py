@@ -16,7 +16,7 @@ from outcrop.jobs.children import python_child, tail
 from outcrop.machine import available_cpus
 from outcrop.serving.capacity import Capacity
 from outcrop.serving.engines import ENGINES
-from outcrop.serving.protocol import Generate, Load, Reply, ask
+from outcrop.serving.protocol import Reply, Request, ask
 
 # Loading weights takes seconds on a laptop and minutes for tens of gigabytes; a client is told to come back after this.
 STARTS_WITHIN_S = 60.0
@@ -64,7 +64,7 @@ class Engines:
                 )
             return self._engines[folder]
 
-    def ask(self, folder: Path, request: Generate | Load) -> Iterator[Reply]:
+    def ask(self, folder: Path, request: Request) -> Iterator[Reply]:
         """An engine's replies. Raises NotReady, ModelFailed, ModelTimedOut."""
         engine = self.of(folder)
         with self._in_use(engine):

@@ -24,7 +24,9 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from outcrop.serving.protocol import REQUESTS, Generate, Load, Reply
+from outcrop import arithmetic
+from outcrop.arithmetic import product
+from outcrop.serving.protocol import REQUESTS, Generate, Load, Reply, Request, Score
 
 log = logging.getLogger("outcrop.engine")
 
@@ -119,7 +121,7 @@ class AdaptedLinear(nn.Module):
         self.adapters: dict[str, tuple[Tensor, Tensor]] = {}
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.base(x)
+        y = self._plain(x)
         for name, tokens in self._batch.now.groups:
             if name not in self.adapters:
                 continue
@@ -129,6 +131,13 @@ class AdaptedLinear(nn.Module):
             else:
                 y[0, tokens] += F.linear(F.linear(x[0, tokens], A_rI), scaled_B_Or)
         return y
+
+    def _plain(self, x: Tensor) -> Tensor:
+        """The base's product, in pieces of few sizes (outcrop/arithmetic.py)."""
+        weight: Any = self.base.weight
+        bias: Any = self.base.bias
+        y = product(x.reshape(-1, x.shape[-1]), weight if isinstance(self.base, Conv1D) else weight.T)
+        return (y if bias is None else y.add_(bias)).view(*x.shape[:-1], -1)
 
 
 class Holder:
@@ -215,6 +224,25 @@ class TorchEngine:
         self.active += newcomers
         self._draw(newcomers, hidden_1TW[0, ends - 1])
 
+    def score(self, request: Score) -> float:
+        """What the tokens at the request's places cost, summed (nats); the batch under way is left as it is."""
+        if request.adapter is not None:
+            self.load_adapter(request.adapter)
+        kept, self._cache = self._cache, Cache(1)
+        self._cache.reserve(len(request.tokens))
+        owners = [request.adapter] * (len(request.tokens) - 1)
+        self._holder.now = Batch([(0, len(owners))], 0, None, _groups(owners))
+        tokens_1T = torch.tensor([request.tokens])
+        try:
+            hidden_1TW = self._model.get_decoder()(
+                input_ids=tokens_1T[:, :-1], position_ids=torch.arange(len(owners))[None], use_cache=False
+            )[0]
+        finally:
+            self._cache = kept
+        places = torch.tensor(request.places)
+        logits_SV = self._logits(hidden_1TW[0, places - 1])
+        return float(F.cross_entropy(logits_SV, tokens_1T[0, places], reduction="sum"))
+
     def decode(self) -> None:
         """One more token for every active request."""
         positions_B = torch.tensor([one.cached for one in self.active])
@@ -225,11 +253,13 @@ class TorchEngine:
             one.cached += 1
         self._draw(self.active, hidden_1BW[0])
 
-    def _draw(self, requests: list[Active], hidden_BW: Tensor) -> None:
-        logits_BV = self._model.get_output_embeddings()(hidden_BW).float()
+    def _logits(self, hidden_BW: Tensor) -> Tensor:
+        logits_BV: Tensor = self._model.get_output_embeddings()(hidden_BW).float()
         cap = getattr(self.config, "final_logit_softcapping", None)
-        if cap is not None:
-            logits_BV = torch.tanh(logits_BV / cap) * cap
+        return logits_BV if cap is None else torch.tanh(logits_BV / cap) * cap
+
+    def _draw(self, requests: list[Active], hidden_BW: Tensor) -> None:
+        logits_BV = self._logits(hidden_BW)
         likeliest = logits_BV.argmax(-1).tolist()
         for one, logits_V, best in zip(requests, logits_BV, likeliest, strict=True):
             one.next_token = best if one.generator is None else sample(logits_V, one.request, one.generator)
@@ -346,7 +376,7 @@ class Loop:
 
     def __init__(self, engine: TorchEngine) -> None:
         self._engine = engine
-        self._waiting: queue.Queue[tuple[Generate | Load, Client]] = queue.Queue()
+        self._waiting: queue.Queue[tuple[Request, Client]] = queue.Queue()
 
     def serve(self, listener: socket.socket) -> None:
         """Take connections, each one request, until the process ends."""
@@ -401,8 +431,11 @@ class Loop:
                 tokens += len(one.request.tokens)
         return taken
 
-    def _accept(self, request: Generate | Load, client: Client) -> Active | None:
+    def _accept(self, request: Request, client: Client) -> Active | None:
         try:
+            if isinstance(request, Score):
+                _finish(client, Reply(done="scored", loss=self._engine.score(request)))
+                return None
             if request.adapter is not None:
                 self._engine.load_adapter(request.adapter)
         except Exception as error:  # an edge: one damaged adapter must not end everybody's engine
@@ -442,6 +475,7 @@ def main(folder: str, path: str, threads: str, slots: str) -> None:
     """Load the weights, then listen; the socket appears when requests can be answered."""
     logging.basicConfig(level=logging.INFO)
     torch.set_num_threads(int(threads))
+    arithmetic.use(arithmetic.fastest())
     engine = TorchEngine(Path(folder), int(slots))
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(path + ".new")

@@ -78,7 +78,7 @@ class Overheard(TorchEngine):
     """The engine with the logits of its last pass in sight."""
 
     def _draw(self, requests: list[Active], hidden_BW: Tensor) -> None:
-        self.logits_BV = self._model.get_output_embeddings()(hidden_BW).float()
+        self.logits_BV = self._logits(hidden_BW)
         super()._draw(requests, hidden_BW)
 
 
@@ -98,16 +98,11 @@ def difference(folder: Path, adapter: Path | None, ids_T: Tensor, begin: int, ex
     off = 0.0
     for place in range(begin - 1, min(begin + COMPARED, len(expected_TV))):
         expected = expected_TV[place]
-        worst = float((_capped(engine, engine.logits_BV[0]) - expected).abs().max() / expected.std())
+        worst = float((engine.logits_BV[0] - expected).abs().max() / expected.std())
         off = max(off, worst if worst == worst else float("inf"))
         active.next_token = int(ids_T[place + 1])
         engine.decode()
     return off
-
-
-def _capped(engine: TorchEngine, logits_V: Tensor) -> Tensor:
-    cap = getattr(engine.config, "final_logit_softcapping", None)
-    return logits_V if cap is None else torch.tanh(logits_V / cap) * cap
 
 
 def merge(model: torch.nn.Module, adapter: Path) -> None:
