@@ -69,6 +69,7 @@ def worker() -> None:
     from outcrop.jobs import Jobs, Work, work
     from outcrop.registry import Registry
     from outcrop.storage import Storage
+    from outcrop.workflows.batch import Batch
     from outcrop.workflows.create_custom_model import CreateCustomModel
     from outcrop.workflows.customize import Customize
     from outcrop.workflows.import_model import ImportModel
@@ -82,6 +83,7 @@ def worker() -> None:
         "customization": Customize(storage, registry, settings),
         "create-custom-model": CreateCustomModel(storage, registry),
         "import": ImportModel(storage, registry),
+        "batch": Batch(storage, registry, settings),
         "sweep": Sweep(storage, registry, settings),
     }
     ending = threading.Event()

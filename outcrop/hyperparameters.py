@@ -105,7 +105,9 @@ BY_NAME = {option.name: option for option in TABLE}
 # Sets of at most so many rows get so many rows a step (docs/experiments/rates.md).
 BATCH_SIZES = ((2000, 4), (8000, 8), (32000, 16))
 LARGEST_BATCH = 32
-PRE_TRAINING_EPOCHS = 1
+# Continued pre-training at the full rate costs the base much of what it knew; at half of it a third of that, for a few per
+# cent of the gain (docs/experiments/rates.md).
+PRE_TRAINING_EPOCHS, PRE_TRAINING_RATE = 1, 0.5
 NEEDS_LORA = ("loraRank", "loraAlpha", "loraDropout")
 
 
@@ -135,9 +137,8 @@ def read(given: Mapping[str, str], num_parameters: int, customization: str = "FI
         for name in NEEDS_LORA:
             values[name] = None
     if values["learningRate"] is None:
-        values["learningRate"] = base_learning_rate(str(values["method"]), num_parameters) * float(
-            values["learningRateMultiplier"] or 1.0
-        )
+        rate = base_learning_rate(str(values["method"]), num_parameters) * (PRE_TRAINING_RATE if is_text else 1.0)
+        values["learningRate"] = rate * float(values["learningRateMultiplier"] or 1.0)
     return values
 
 
@@ -160,9 +161,9 @@ def as_text(values: Mapping[str, Value | None]) -> dict[str, str]:
 def base_learning_rate(method: str, num_parameters: int) -> float:
     """Peak learning rate at learningRateMultiplier 1, per optimizer step of AdamW.
 
-    A straight line in log-log through two points. The small end is what the demo and banking77 were tuned with on the
-    starter model, where it worked; it has not been swept. The large end is what published recipes use for models of 8
-    billion parameters (2e-4 for adapters, 1e-5 for full weights). In between it is an interpolation.
+    A straight line in log-log through two points. The small end is from our own sweeps of the starter model over sets of 64
+    to 4,000 rows (docs/experiments/rates.md, `make bench-rates`). The large end is what published recipes use for models of
+    8 billion parameters (2e-4 for adapters, 1e-5 for full weights). In between it is an interpolation.
     """
     small, large = {"lora": (6e-3, 2e-4), "full": (1e-3, 1e-5)}[method]
     size = min(max(num_parameters, 1e6), 8e9)

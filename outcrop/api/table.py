@@ -7,6 +7,7 @@ from typing import Any
 from botocore import xform_name
 
 from outcrop.api import (
+    batch,
     catalogue,
     certificates,
     custom_models,
@@ -27,7 +28,7 @@ from outcrop.wire.app import Function
 from outcrop.wire.models import service_model
 
 MODULES: dict[str, tuple[ModuleType, ...]] = {
-    "bedrock": (catalogue, customization, custom_models, imports, deployments, throughput, tags),
+    "bedrock": (catalogue, customization, custom_models, imports, deployments, throughput, batch, tags),
     "bedrock-runtime": (runtime,),
     "bedrock-agent": (),
     "bedrock-agent-runtime": (),

@@ -105,6 +105,12 @@ class Serving:
             )
         return Target(self._registry.weights(provisioned.model_arn), provisioned.id)
 
+    def warm_up(self, model_id: str) -> None:
+        """Start the engine of a model and load its adapter. Raises as `target` and `generate` do."""
+        weights = self.target(model_id).weights
+        for _ in self._engines.ask(weights.folder, Load(str(weights.adapter) if weights.adapter else None)):
+            pass
+
     def generate(self, target: Target, request: Generate) -> Iterator[Reply]:
         """The engine's replies for a request on a target; leaving early cancels it.
 
