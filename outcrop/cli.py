@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import signal
 import sys
 import threading
@@ -315,14 +316,36 @@ def export(
     model: Annotated[str, typer.Argument(help="a custom model's name or ARN, or a base model's id")],
     folder: Annotated[Path, typer.Option("--out", help="a folder that does not exist yet")],
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
+    adapter: Annotated[bool, typer.Option("--adapter", help="the adapter by itself, in PEFT's layout")] = False,
 ) -> None:
-    """Write a model as a whole in Hugging Face's layout, adapters merged; its logits are checked against what it was."""
-    from outcrop.registry.merge import merge
+    """Write a model as a whole in Hugging Face's layout, adapters merged; its logits are checked against what it was.
+
+    A tuned model gets a card: its data, its settings, its losses, and how vLLM and llama.cpp serve it.
+    """
+    from outcrop.registry.card import ADAPTER, WHOLE, card
 
     registry = _registry()
     weights = registry.weights(model)
+    custom = registry.find_custom(model)
+
+    def write_card(form: str) -> None:
+        if custom is not None:
+            base = registry.base(custom.base)
+            text = card(custom, base.source, base.architecture, form, dtype)
+            (folder / "README.md").write_text(text, encoding="utf-8")
+
+    if adapter:
+        if weights.adapter is None:
+            raise Invalid(f"{model} is a whole model; leave --adapter out")
+        shutil.copytree(weights.adapter, folder)
+        write_card(ADAPTER)
+        out.print(f"{folder}: adapter for {weights.folder}", highlight=False, soft_wrap=True)
+        return
+    from outcrop.registry.merge import merge
+
     checked = merge(weights.folder, weights.adapter, folder, dtype)
     registry.complete(folder, weights.folder)
+    write_card(WHOLE)
     out.print(
         f"{folder}: {dtype}, largest logit difference {checked.difference:.1e} of their standard deviation, "
         f"{checked.same_choice:.0%} of the likeliest tokens the same",

@@ -170,6 +170,21 @@ def test_weights_from_s3_become_a_custom_model_that_answers_alike(outcrop: Outcr
     assert "nothing under this prefix" in outcrop.wait(status, {"Active", "Failed"})["failureMessage"]
 
 
+def test_a_model_is_taken_along_with_its_card(outcrop: Outcrop, job: Any, tmp_path: Path) -> None:
+    for folder, options in ((tmp_path / "whole", ["--dtype", "bfloat16"]), (tmp_path / "adapter", ["--adapter"])):
+        subprocess.run(
+            ["outcrop", "models", "export", "clerk", "--out", str(folder), *options], env=outcrop.environment, check=True,
+            capture_output=True,
+        )  # fmt: skip
+        card = (folder / "README.md").read_text()
+        assert "s3://lessons/train.jsonl" in card
+        assert "vllm serve" in card
+        assert "| epochCount |" in card
+    assert (tmp_path / "whole/model.safetensors").is_file()
+    assert (tmp_path / "whole/tokenizer.json").is_file()
+    assert (tmp_path / "adapter/adapter_model.safetensors").is_file()
+
+
 def test_full_training_and_continued_pre_training(outcrop: Outcrop, lessons: None) -> None:
     outcrop.put_lines(
         "s3://lessons/text.jsonl",
