@@ -50,6 +50,7 @@ class Set:
     seeds: int
     method: str = "lora"
     general: Rows | None = None
+    batches: tuple[int, ...] = BATCHES
 
 
 def main() -> None:
@@ -66,7 +67,7 @@ def main() -> None:
             continue
         began = time.monotonic()
         cells = []
-        for batch, rate in product((b for b in BATCHES if 2 * b <= len(one.rows)), RATES[one.method]):
+        for batch, rate in product((b for b in one.batches if 2 * b <= len(one.rows)), RATES[one.method]):
             runs = [train(one, seed, rate, batch) for seed in range(one.seeds)]
             losses, general = [loss for loss, _ in runs], [watched for _, watched in runs if watched is not None]
             cells.append(
@@ -120,8 +121,9 @@ def sets(data: Path) -> Iterator[tuple[str, Set]]:
         yield "banking77, 1,000 rows, full", Set(part(queries, 0, 1000), aside, 5, 1, "full")
         yield "banking77, 4,000 rows", Set(part(queries, 0, 4000), aside, 2, 1)
         pages, held_pages = handbook(data)
-        for method in ("lora", "full"):
-            yield f"handbook pages, {method}", Set(pages, held_pages, 1, 1, method, part(held, 4000, 4100))
+        general = part(held, 4000, 4100)
+        yield "handbook pages, lora", Set(pages, held_pages, 1, 1, "lora", general)
+        yield "handbook pages, full", Set(pages, held_pages, 1, 1, "full", general, (4, 8))
 
 
 def part(rows: Rows, first: int, last: int) -> Rows:

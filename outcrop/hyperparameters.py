@@ -14,7 +14,7 @@ Value = int | float | str
 
 @dataclass(frozen=True)
 class Hyperparameter:
-    """One option. `default` None means that it is derived; `meaning` then says from what."""
+    """One option. `default` None means that it is derived, and `meaning` says from what; or, if not `is_derived`, none."""
 
     name: str
     meaning: str
@@ -24,6 +24,7 @@ class Hyperparameter:
     high: float = math.inf
     choices: tuple[str, ...] = ()
     source: str = "Outcrop"
+    is_derived: bool = True
 
     def read(self, text: str) -> Value:
         """The option's value from the request's text. Raises Invalid, naming what was given and what is expected."""
@@ -79,7 +80,7 @@ TABLE = (
     Hyperparameter(
         "evalPercentage",
         "share of the training rows (%) set aside for validation when no validation file is given; none when left out",
-        float, None, 5.0, 50.0, source=AWS,
+        float, None, 5.0, 50.0, source=AWS, is_derived=False,
     ),
     Hyperparameter("method", "low-rank adapters, or all weights", str, "lora", choices=("lora", "full")),
     Hyperparameter("loraRank", "rank of the adapters", int, 16, 1, 256),
@@ -97,7 +98,7 @@ TABLE = (
     Hyperparameter(
         "generalValidationS3Uri",
         "a file of general rows, in any form of training data, whose loss is watched beside the validation loss: it shows what "
-        "the model forgets, and decides nothing", str, None,
+        "the model forgets, and decides nothing", str, None, is_derived=False,
     ),
     Hyperparameter("seed", "of the order of rows, the adapters' start and dropout", int, 0, 0, 2**31 - 1),
 )  # fmt: skip
@@ -105,8 +106,8 @@ BY_NAME = {option.name: option for option in TABLE}
 # Sets of at most so many rows get so many rows a step (docs/experiments/rates.md).
 BATCH_SIZES = ((2000, 4), (8000, 8), (32000, 16))
 LARGEST_BATCH = 32
-# Continued pre-training at the full rate costs the base much of what it knew; at half of it a third of that, for a few per
-# cent of the gain (docs/experiments/rates.md).
+# Continued pre-training of adapters at the full rate costs the base much of what it knew; at half of it a fraction of that,
+# for a few per cent of the gain. All weights forget little at their full rate (docs/experiments/rates.md).
 PRE_TRAINING_EPOCHS, PRE_TRAINING_RATE = 1, 0.5
 NEEDS_LORA = ("loraRank", "loraAlpha", "loraDropout")
 
@@ -137,7 +138,8 @@ def read(given: Mapping[str, str], num_parameters: int, customization: str = "FI
         for name in NEEDS_LORA:
             values[name] = None
     if values["learningRate"] is None:
-        rate = base_learning_rate(str(values["method"]), num_parameters) * (PRE_TRAINING_RATE if is_text else 1.0)
+        halves = is_text and values["method"] == "lora"
+        rate = base_learning_rate(str(values["method"]), num_parameters) * (PRE_TRAINING_RATE if halves else 1.0)
         values["learningRate"] = rate * float(values["learningRateMultiplier"] or 1.0)
     return values
 
@@ -176,7 +178,11 @@ def markdown() -> str:
     lines = ["| name | meaning | default | range | from |", "|---|---|---|---|---|"]
     for option in TABLE:
         default = (
-            "derived" if option.default is None else f"{option.default:g}" if option.kind is not str else option.default
+            ("derived" if option.is_derived else "none")
+            if option.default is None
+            else f"{option.default:g}"
+            if option.kind is not str
+            else option.default
         )
         allowed = ", ".join(option.choices) or (
             f"{option.low:g} to {option.high:g}" if option.kind is not str else "an S3 URI"

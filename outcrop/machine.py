@@ -50,5 +50,12 @@ def free_memory() -> int:
     free = next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("MemAvailable")), 1 << 62)
     limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
     if limit.exists() and limit.read_text().strip() != "max":
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
+        free = min(free, int(limit.read_text()) - int(used.read_text()) + _file_cache())
     return free
+
+
+def _file_cache() -> int:
+    """Bytes of files that the control group holds in memory and gives back when asked."""
+    path = Path("/sys/fs/cgroup/memory.stat")
+    lines = path.read_text(encoding="ascii").splitlines() if path.exists() else []
+    return sum(int(line.split()[1]) for line in lines if line.split()[0] in ("inactive_file", "active_file"))

@@ -82,7 +82,8 @@ def delete_custom_model(request: Request, call: Call) -> Request:
     model = service.registry.custom_model(request["modelIdentifier"])
     users = service.serving.users_of(model.arn)
     users += [other.name for other in service.registry.custom.all() if other.parent == model.arn]
-    users += [job.name for job in service.jobs.all(KIND) if not job.ended_at and job.request["base"] == model.arn]
+    jobs = [*service.jobs.all(KIND), *service.jobs.all("sweep")]
+    users += [job.name for job in jobs if not job.ended_at and job.request["base"] == model.arn]
     if users:
         raise Conflict(f"The custom model {model.name} is in use by {', '.join(users[:5])}; delete them first")
     if model.status == "Creating":

@@ -229,7 +229,7 @@ def list_job_events(request: Request, call: Call) -> Request:
     """An extension: a job's events from the one after `after` on, with its status."""
     job = find_job(request["jobIdentifier"], call)
     after = request.get("after", "0")
-    if not str(after).isdigit():
+    if not (str(after).isascii() and str(after).isdigit()):
         raise Invalid(f"after is {after!r}; it must be an event's number")
     return {"status": job.status, "failureMessage": job.failure, "events": call.service.jobs.events(job.id, int(after))}
 

@@ -116,11 +116,8 @@ def delete_imported_model(request: Request, call: Call) -> Request:
     service = call.service
     model = _find(request["modelIdentifier"], call)
     users = service.serving.users_of(model.arn)
-    users += [
-        job.name
-        for job in service.jobs.all("customization")
-        if not job.ended_at and model.id in job.request["base_model"]
-    ]
+    jobs = [*service.jobs.all("customization"), *service.jobs.all("sweep")]
+    users += [job.name for job in jobs if not job.ended_at and model.id in job.request["base_model"]]
     if users:
         raise Conflict(f"The imported model {model.name} is in use by {', '.join(users[:5])}; delete them first")
     service.registry.delete_imported(model)

@@ -1,5 +1,6 @@
 """Sweeps, an extension: many settings over one training file, and the best weights."""
 
+from math import prod
 from typing import Any
 
 import msgspec
@@ -42,6 +43,9 @@ class Asked(msgspec.Struct, forbid_unknown_fields=True):
     trials: int | None = None
 
 
+MOST_TRIALS = 1000
+
+
 def create_model_customization_sweep(request: Request, call: Call) -> Request:
     """Try settings over one training file: every combination of `grid`, or `trials` chosen from `grid` and `ranges`.
 
@@ -55,8 +59,15 @@ def create_model_customization_sweep(request: Request, call: Call) -> Request:
         raise Invalid(f"customizationType is {asked.customizationType!r}; it must be {' or '.join(TYPES)}")
     if not asked.grid and not asked.ranges:
         raise Invalid("grid and ranges are empty; name a hyperparameter and its values")
-    if asked.ranges and not asked.trials:
+    if asked.ranges and asked.trials is None:
         raise Invalid("ranges need trials, the number of settings to try")
+    trials = asked.trials if asked.trials is not None else prod(map(len, asked.grid.values()))
+    if not 1 <= trials <= MOST_TRIALS:
+        raise Invalid(f"the sweep has {trials:,} trials; from 1 to {MOST_TRIALS:,} are taken")
+    if "generalValidationS3Uri" in asked.hyperParameters:
+        raise Invalid("generalValidationS3Uri is for jobs; a sweep compares validation losses alone")
+    if not asked.outputDataConfig.s3Uri.startswith("s3://"):
+        raise Invalid(f"outputDataConfig.s3Uri is {asked.outputDataConfig.s3Uri!r}; it must begin with s3://")
     registry = call.service.registry
     parent = registry.find_custom(asked.baseModelIdentifier)
     base = registry.base(parent.base if parent else asked.baseModelIdentifier)
@@ -108,7 +119,10 @@ def get_model_customization_sweep(request: Request, call: Call) -> Request:
 def list_model_customization_sweeps(request: Request, call: Call) -> Request:
     """Sweeps, newest first."""
     most = str(request.get("maxResults", "100"))
-    if not most.isdigit() or not 0 < int(most) <= 1000:
+    unknown = sorted(set(request) - {"maxResults", "nextToken", "nameContains", "statusEquals"})
+    if unknown:
+        raise Invalid(f"{unknown[0]} is not known; known are maxResults, nextToken, nameContains, statusEquals")
+    if not (most.isascii() and most.isdigit()) or not 0 < int(most) <= 1000:
         raise Invalid(f"maxResults is {most!r}; it must be a number from 1 to 1000")
     found, following = page(call.service.jobs.all(KIND), {**request, "maxResults": int(most)}, lambda job: job.status)
     return {"sweepSummaries": [_summary(job) for job in found], "nextToken": following}

@@ -21,7 +21,7 @@ from outcrop.datasets.rows import Rows
 from outcrop.rendering import Renderer
 
 # Raise it when rows are laid out or rendered differently from before.
-VERSION = 1
+VERSION = 2
 # What a killed process left unfinished goes after this.
 STALE_S = 86_400
 

@@ -67,7 +67,9 @@ def check(source: Source, allowed: tuple[Format, ...], *, fewest: int, most: int
             raise Invalid(
                 f"{source.uri}: there are more than {most:,} rows; split the file, or raise the limit in the settings"
             )
-        digest.update(line)
+        digest.update(
+            line if report.format is not DOCUMENTS else b"%d:" % len(line) + line
+        )  # where documents end counts
         _check_line(report, number, line, allowed)
     if report.rows == 0:
         raise Invalid(f"{source.uri}: the file is empty; it must hold at least {fewest} row{'s' * (fewest != 1)}")

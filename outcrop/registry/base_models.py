@@ -60,8 +60,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise Invalid(f"{folder} has no config.json; give a folder in Hugging Face layout")
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise Invalid(f"{path} is not JSON: {error}") from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise Invalid(f"{path.name} is not JSON: {error}") from None
 
 
 def weight_files(folder: Path) -> list[Path]:

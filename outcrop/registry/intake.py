@@ -38,7 +38,8 @@ def look_into(folder: Path) -> Intake:
             )
         return Intake("adapter", count_parameters(folder), 0, base)
     config = read_config(folder)
-    architecture = str((config.get("architectures") or [""])[0])
+    architectures = config.get("architectures") or [""]
+    architecture = str(architectures[0]) if isinstance(architectures, list) else str(architectures)
     if not architecture.endswith(CAUSAL):
         raise Invalid(
             f"config.json: the architecture is {architecture or 'not named'}; models that continue a text are taken, whose "
@@ -48,7 +49,9 @@ def look_into(folder: Path) -> Intake:
     headers = read_headers(folder)
     _check_vocabulary(folder, config, headers)
     context = config.get("max_position_embeddings") or config.get("n_positions") or 2048
-    return Intake(architecture, count_parameters(folder), int(context))
+    if not isinstance(context, int) or context < 1:
+        raise Invalid(f"config.json: max_position_embeddings is {context!r}; it must be a number of tokens")
+    return Intake(architecture, count_parameters(folder), context)
 
 
 def refuse_pickles(folder: Path) -> None:
@@ -82,8 +85,15 @@ def _check_vocabulary(folder: Path, config: dict[str, Any], headers: dict[str, l
         )
     tokenizer = folder / "tokenizer.json"
     if tokenizer.is_file():
-        vocabulary = _json(tokenizer).get("model", {}).get("vocab", {})
-        largest = max(vocabulary.values(), default=0) if isinstance(vocabulary, dict) else len(vocabulary) - 1
+        said = _json(tokenizer)
+        try:
+            vocabulary = said["model"]["vocab"]
+            largest = max(vocabulary.values(), default=0) if isinstance(vocabulary, dict) else len(vocabulary) - 1
+            largest = max([largest, *(int(token["id"]) for token in said.get("added_tokens") or [])])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise Invalid(
+                f"tokenizer.json does not have the shape of a tokenizer: {type(error).__name__}: {error}"
+            ) from None
         if largest >= size:
             raise Invalid(
                 f"tokenizer.json has a token {largest:,}, but the model knows {size:,} tokens; it is of another model"

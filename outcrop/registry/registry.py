@@ -116,7 +116,7 @@ class Registry:
         model = self.base(identifier)
         if model.id == PEBBLE_ID:
             raise Conflict(f"{PEBBLE_ID} comes with Outcrop and cannot be removed")
-        users = [custom.name for custom in self.custom.all() if custom.base == model.id]
+        users = self._tuned_from(model.id)
         users += [entry.id for entry in self.base_models() if entry.alias_of == model.id]
         if users:
             raise Conflict(f"{model.id} is needed by {', '.join(users[:5])}; delete them first")
@@ -145,18 +145,28 @@ class Registry:
             architecture=model.architecture, added_at=model.created_at,
         )  # fmt: skip
 
+    def _tuned_from(self, base: str) -> list[str]:
+        """Names of the custom models and imported adapters that need a base model."""
+        users = [model.name for model in self.custom.all() if model.base == base]
+        return users + [model.name for model in self.imported.all() if model.base == base]
+
     def take_in(self, model: ImportedModel, files: Path) -> None:
-        """Keep an imported model with its files. Raises Conflict when its name is in use."""
+        """Keep an imported model with its files; one that an earlier try has kept is replaced.
+
+        Raises Conflict when its name is in use.
+        """
         self._storage.keep_artifact(model.id, files)
         try:
             self.imported.add(model)
         except Taken:
+            if self.imported.change(model.id, lambda _: model) is not None:
+                return
             self._storage.drop_artifact(model.id)
             raise Conflict(f"there is already an imported model {model.name!r}; choose another name") from None
 
     def delete_imported(self, model: ImportedModel) -> None:
         """Forget an imported model and remove its files. Raises Conflict while tuned models need it."""
-        users = [custom.name for custom in self.custom.all() if custom.base == IMPORTED + model.id]
+        users = self._tuned_from(IMPORTED + model.id)
         if users:
             raise Conflict(f"The imported model {model.name} is needed by {', '.join(users[:5])}; delete them first")
         self.imported.remove(model.id)

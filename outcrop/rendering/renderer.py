@@ -16,7 +16,7 @@ from outcrop.rendering.decoder import Decoder
 from outcrop.rendering.templates import DEFAULT_TEMPLATE, ChatTemplate, find_template
 
 # Part of the hash: raise it when the same files would be rendered differently from before.
-VERSION = "1"
+VERSION = "2"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,14 @@ class Renderer:
         }
         self.hash = hashlib.sha256(
             b"\0".join(
-                [VERSION.encode(), path.read_bytes(), self._template.source.encode(), bos.encode(), eos.encode()]
+                [
+                    VERSION.encode(),
+                    path.read_bytes(),
+                    self._template.source.encode(),
+                    bos.encode(),
+                    eos.encode(),
+                    repr(sorted(self.stop_tokens)).encode(),
+                ]
             )
         ).hexdigest()
 

@@ -29,8 +29,9 @@ def main(directory: Path, rank: int = 0, size: int = 1) -> int:
     plan = Plan.read(directory)
     if plan.threads:
         torch.set_num_threads(plan.threads)
-    group = Group.join(directory, rank, size)
+    group = Group(rank, size)
     try:
+        group = Group.join(directory, plan.device, rank, size)
         result = run(directory, lambda: stopped or (directory / STOP).exists(), group)
     except OutcropError as error:
         if group.is_first:

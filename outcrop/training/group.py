@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from outcrop.errors import Invalid
 from outcrop.training.plan import MEETING
 
 T = TypeVar("T")
@@ -26,11 +27,17 @@ class Group:
     size: int = 1
 
     @classmethod
-    def join(cls, directory: Path, rank: int = 0, size: int = 1) -> "Group":
-        """Meet the others, if there are any."""
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
+    def join(cls, directory: Path, device: str, rank: int = 0, size: int = 1) -> "Group":
+        """Meet the others, if there are any. Raises Invalid for GPUs that are not there."""
+        if device == "cuda" and not torch.cuda.is_available():
+            raise Invalid("training_device is cuda, but PyTorch sees no GPU here; set it to cpu")
+        backend = "nccl" if device == "cuda" else "gloo"
+        if device == "cuda":
+            torch.cuda.set_device(rank % torch.cuda.device_count())
         if dist.is_torchelastic_launched():
             dist.init_process_group(backend)
+            if device == "cuda":
+                torch.cuda.set_device(dist.get_node_local_rank())
             return cls(dist.get_rank(), dist.get_world_size())
         if size > 1:
             meeting = f"file://{(directory / MEETING).absolute()}"

@@ -72,7 +72,7 @@ class _Rehearsal:
     def __init__(self, run: "Run") -> None:
         self._run, self._trainee = run, run.trainee
         self._costs = Costs.of(run.trainee)
-        self._limit = int((run.plan.memory_bytes or free_memory() + _resident()) * MOST_MEMORY)
+        self._limit = int((run.plan.memory_bytes or free_memory() / run.group.size + _resident()) * MOST_MEMORY)
         steps = run.sampler.steps(0)
         self._drawn = random.Random(0).sample(steps, min(len(steps), SAMPLED_STEPS))
         self._num_steps = len(steps)

@@ -130,5 +130,5 @@ class StateKeeper:
         """The optimizer as before its first step, its moments made."""
         for flat, _ in self._flat.groups:
             self._optimizer.state[flat] = {
-                "step": torch.tensor(0.0), "exp_avg": torch.zeros_like(flat), "exp_avg_sq": torch.zeros_like(flat)
+                "step": torch.zeros((), device=flat.device), "exp_avg": torch.zeros_like(flat), "exp_avg_sq": torch.zeros_like(flat)
             }  # fmt: skip

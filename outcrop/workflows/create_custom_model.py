@@ -57,7 +57,8 @@ class CreateCustomModel:
             named = str(config["base_model_name_or_path"])
         except (ValueError, KeyError, TypeError) as error:
             raise Invalid(f"adapter_config.json cannot be read: {error!r}") from None
-        base = next((model for model in self.registry.base_models() if named in (model.id, model.source)), None)
+        base = self.registry.find_base(named)
+        base = base or next((model for model in self.registry.base_models() if model.source == named), None)
         if base is None:
             known = ", ".join(model.id for model in self.registry.base_models())
             raise Invalid(
@@ -71,7 +72,8 @@ class CreateCustomModel:
         """A whole model. It becomes its own base in the catalogue's terms: the id is made from the model's."""
         described = describe("outcrop.imported-v1:0", folder, "", now())
         Renderer(folder)
-        for model in self.registry.base_models():
+        imported = [self.registry.find_base(one.arn) for one in self.registry.imported.all()]
+        for model in (*self.registry.base_models(), *(one for one in imported if one is not None)):
             if model.architecture == described.architecture and model.num_parameters == described.num_parameters:
                 return {"base": model.id, "kind": "full"}
         raise Invalid(

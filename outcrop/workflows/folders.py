@@ -10,7 +10,8 @@ from outcrop.storage import Storage
 # A folder of more than this is refused; AWS's limit for imported text models is 200 GB.
 MOST_BYTES = 200 * 1024**3
 MOST_FILES = 2000
-# Everything else is left where it is; pickles are taken to be refused by name.
+# Everything else is left where it is, but for what is known to be pickles, which are refused.
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 TAKEN = (".safetensors", ".json", ".jinja", ".model", ".txt", ".md")
 
 
@@ -29,5 +30,7 @@ def copy_folder(storage: Storage, uri: str, folder: Path) -> None:
         name = stored.key[len(prefix) :]
         if ".." in name.split("/") or "\\" in name or "\0" in name or name.startswith("/"):
             raise Invalid(f"the key {stored.key!r} leads out of its folder")
+        if "/" not in name and name.endswith(PICKLES) and not any(one.key.endswith(".safetensors") for one in found):
+            raise Invalid(f"{name} is a pickle: it can run code and is not read; convert the weights to safetensors")
         if "/" not in name and name.endswith(TAKEN) and not name.startswith("."):
             shutil.copyfile(stored.path, folder / name)

@@ -45,6 +45,7 @@ class ImportModel:
             adapter = [str(folder)] if found.base else []
             tried = _ask("outcrop.serving.engines.trial", [str(below), *adapter], TRIAL_S, "the model")
             model = self._model(job, found, bool(told["has_template"]), tried)
+            tell.check()
             self.registry.take_in(model, folder)
         except OutcropError as error:
             raise Invalid(f"{request['source_uri']}: {error.message}") from None

@@ -1,6 +1,8 @@
 """From checked files to a directory in which training can begin: rows, and the plan beside them."""
 
 import contextlib
+import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import ceil
@@ -132,9 +134,40 @@ def training_child(run: Path, plan: Plan) -> Iterator[Any]:
                 place = [str(rank), str(plan.processes)] if plan.processes > 1 else []
                 threads = {"OMP_NUM_THREADS": str(plan.threads)}
                 children.append(python_child("outcrop.training", [str(run), *place], log, threads))
-            yield children[0]
+            yield _Together(children)
         finally:
             for child in children:
                 if child.poll() is None:
                     child.kill()
                 child.wait()
+
+
+class _Together:
+    """Processes that end together: when one of them dies, nobody waits for the others."""
+
+    def __init__(self, children: list["subprocess.Popen[bytes]"]) -> None:
+        self._children = children
+
+    @property
+    def returncode(self) -> int | None:
+        """Of the first that has died, else of the first."""
+        codes = [child.returncode for child in self._children]
+        return next((code for code in codes if code), codes[0])
+
+    def poll(self) -> int | None:
+        """None while all of them run, or have ended well and the first still runs."""
+        if any(child.poll() for child in self._children):
+            for child in self._children[1:] if self._children[0].poll() is not None else self._children:
+                if child.poll() is None:
+                    child.kill()
+            self._children[0].wait()
+        return None if self._children[0].poll() is None else self.returncode
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Until they have ended. Raises TimeoutError."""
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        while (code := self.poll()) is None:
+            if until is not None and time.monotonic() > until:
+                raise TimeoutError
+            time.sleep(0.05)
+        return code

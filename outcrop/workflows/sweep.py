@@ -15,7 +15,7 @@ import msgspec
 from outcrop import datasets, hyperparameters
 from outcrop.datasets.formats import PLAIN_TEXT, SUPERVISED
 from outcrop.errors import Invalid
-from outcrop.jobs import Job, Tell
+from outcrop.jobs import Job, Lost, Tell
 from outcrop.jobs.worker import Stopped
 from outcrop.machine import free_memory, idle_cpus
 from outcrop.registry import Registry
@@ -25,7 +25,7 @@ from outcrop.storage import Storage
 from outcrop.workflows.outputs import write_sweep
 from outcrop.workflows.plan import check_files
 from outcrop.workflows.preparation import Checked, Options, Preparation
-from outcrop.workflows.trials import Said, Search, Trial, Trials, picture, search_of, table
+from outcrop.workflows.trials import SAID, Said, Search, Trial, Trials, picture, search_of, table
 
 # Set aside when there is no validation file, because trials are compared by validation loss.
 ASIDE = "10"
@@ -51,6 +51,8 @@ class Sweep:
     def __call__(self, job: Job, tell: Tell) -> None:
         """Check, render once, try, and write table, picture and the best weights to the output folder."""
         request = job.request
+        if "trials" in job.result:  # a worker died after it had written everything
+            return
         space = Space(request["grid"], request["ranges"], request["trials"])
         given, run = (
             _with_validation(request["hyperParameters"], request["validation_uris"]),
@@ -65,14 +67,21 @@ class Sweep:
             def say(trial: Trial) -> None:
                 tell.event(kind="trial", **msgspec.to_builtins(trial))
 
-            ranked = trials.run(say, tell.wants_stop.is_set)
+            def wants_stop() -> bool:
+                if tell.is_lost.is_set():
+                    raise Lost(job.id)
+                return tell.wants_stop.is_set()
+
+            ranked = trials.run(say, wants_stop)
+            if ranked and ranked[0].checkpoint and not (Path(ranked[0].checkpoint) / "adapter_config.json").is_file():
+                self.registry.complete(Path(ranked[0].checkpoint), self.registry.weights(request["base"]).folder)
             winner = write_sweep(self.storage.objects, request["output_uri"], job.id, ranked)
             tell.result(trials=msgspec.to_builtins(ranked), weights_uri=winner)
+            shutil.rmtree(run, ignore_errors=True)
             if tell.wants_stop.is_set():
                 raise Stopped
             if all(trial.loss is None for trial in ranked):
                 raise Invalid(f"every trial failed; the first one: {ranked[0].failure}")
-        shutil.rmtree(run, ignore_errors=True)
 
     def files(
         self, train: Path, validation: list[Path], base: str, given: Mapping[str, str], space: Space, folder: Path,
@@ -88,8 +97,8 @@ class Sweep:
         checked = check_files(train, validation, options, SUPERVISED, self.settings)
         request = {"base": base, "base_model": model.id, "context": model.context, "num_parameters": model.num_parameters,
                    "customization": "FINE_TUNING"}  # fmt: skip
-        for before in folder.glob("trial-*"):
-            shutil.rmtree(before)
+        for before in folder.glob(f"trial-*/{SAID}"):
+            shutil.rmtree(before.parent)
         folder.mkdir(parents=True, exist_ok=True)
         ranked = self._trials(folder, checked, options, request, given, space, at_once).run(say)
         (folder / "sweep.json").write_bytes(msgspec.json.format(msgspec.json.encode(ranked)))
@@ -124,14 +133,14 @@ class Sweep:
         laid = preparation.lay_down(checked, renderer, options, request, rows)
         names = [str((rows / name).absolute()) for name in laid.plan.validation_rows]
         at_once = at_once or self.settings.training_threads or idle_cpus()
+        memory = (round(self.settings.training_memory_gb * 1e9) or free_memory()) // at_once
 
         def lay_out(run: Path, said: Said) -> None:
             read = hyperparameters.read({**given, **said}, request["num_parameters"], request["customization"])
             read["batchSize"] = hyperparameters.batch_size(read, len(laid.rows))
-            memory = round(self.settings.training_memory_gb * 1e9) or free_memory()
             msgspec.structs.replace(
                 preparation.plan(request, read, names), train_rows=str((rows / "train.rows").absolute()), is_trial=True,
-                threads=1, processes=1, memory_bytes=memory // at_once,
+                threads=1, processes=1, memory_bytes=memory,
             ).write(run)  # fmt: skip
 
         return Trials(folder, search, lay_out, at_once)

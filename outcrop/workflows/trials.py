@@ -34,6 +34,7 @@ POLL_S = 0.2
 # Of the picture: Okabe and Ito's colours, which most people can tell apart.
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#d55e00", "#0072b2", "#cc79a7", "#999999")
 MOST_NAMED = 18
+MOST_TRIALS = 1000
 SAID = "trial.json"
 
 Said = dict[str, str]
@@ -103,12 +104,13 @@ class Guided:
                 self._space[name] = optuna.distributions.IntDistribution(int(low), int(high), log=True)
             else:
                 self._space[name] = optuna.distributions.FloatDistribution(float(low), float(high), log=True)
-        self._study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
+        self._sampler, self._seed = optuna.samplers.TPESampler, seed
+        self._study = optuna.create_study(sampler=self._sampler(seed=seed))
         self._asked: list[tuple[Said, Any]] = []
         self._left, self._new_trial = trials, optuna.trial.create_trial
 
     def ask(self) -> Said | None:
-        if self._left == 0:
+        if self._left <= 0:
             return None
         self._left -= 1
         asked = self._study.ask(self._space)
@@ -120,6 +122,8 @@ class Guided:
 
     def skip(self, said: Said) -> None:
         self._left -= 1
+        self._seed += 1  # what was drawn before is not drawn again
+        self._study.sampler = self._sampler(seed=self._seed)
 
     def hear(self, trial: Trial) -> None:
         asked = next((entry for entry in self._asked if entry[0] == trial.hyperparameters), None)
@@ -161,6 +165,8 @@ def search_of(
         raise Invalid("a hyperparameter of the sweep has no values")
     if ranges and not trials:
         raise Invalid("a range needs the number of trials")
+    if (combinations := math.prod(map(len, values.values()))) > MOST_TRIALS and not trials:
+        raise Invalid(f"the grid has {combinations:,} combinations; at most {MOST_TRIALS:,} are tried")
     return Guided(values, ranges, trials, int(given.get("seed", 0))) if trials else Grid(values)
 
 
@@ -168,6 +174,7 @@ def search_of(
 class _Running:
     run: Path
     said: Said
+    context: Any
     child: Any
     was_stopped: bool = False
 
@@ -196,16 +203,24 @@ class Trials:
                     if waiting:
                         run, said = waiting.pop(0)
                     elif (asked := self.search.ask()) is not None:
-                        run, said, number = self._begin(number, asked), asked, number + 1
+                        number += 1
+                        try:
+                            run, said = self._begin(number - 1, asked), asked
+                        except Invalid as error:  # such as options that exclude each other
+                            self._hear(Trial(asked, None, [], False, 0.0, error.message))
+                            tell(self.ended[-1])
+                            continue
                     else:
                         break
-                    running.append(_Running(run, said, children.enter_context(training_child(run, Plan.read(run)))))
+                    context = training_child(run, Plan.read(run))
+                    running.append(_Running(run, said, context, children.enter_context(context)))
                 if not running:
                     return self.ranked()
                 time.sleep(POLL_S)
                 curves = [trial.curve for trial in self.ended] + [curve_of(one.run) for one in running]
                 for one in list(running):
                     if one.child.poll() is not None:
+                        one.context.__exit__(None, None, None)  # its log is closed; the stack finds it done
                         running.remove(one)
                         self._end(one.run, one.said, one.was_stopped)
                         tell(self.ended[-1])
@@ -235,7 +250,11 @@ class Trials:
     def _begin(self, number: int, said: Said) -> Path:
         run = self.folder / f"trial-{number:03d}"
         run.mkdir()
-        self.lay_out(run, said)
+        try:
+            self.lay_out(run, said)
+        except Invalid:
+            run.rmdir()
+            raise
         (run / SAID).write_bytes(msgspec.json.encode(said))
         return run
 
@@ -248,6 +267,9 @@ class Trials:
             best = statistics.fmean(result.validation_losses) if result.validation_losses else None
             checkpoint = str(run / result.checkpoint) if result.checkpoint else None
             trial = Trial(said, best, curve, was_stopped, result.seconds, checkpoint=checkpoint)
+        self._hear(trial)
+
+    def _hear(self, trial: Trial) -> None:
         self.ended.append(trial)
         self.search.hear(trial)
 

@@ -119,6 +119,15 @@ def test_rows_of_another_file_tokenizer_template_or_length_are_never_taken(tmp_p
     )
     assert cache.key_of(as_text, plain, 100) not in keys
 
+    def documents(content: bytes) -> str:
+        text.write_bytes(content)
+        found = datasets.check(
+            Source("s3://b/rows.txt", text, text.stat().st_size), PLAIN_TEXT, fewest=1, most=1000, most_bytes=10**9
+        )
+        return cache.key_of(found, plain, 100)
+
+    assert documents(b"one\n<|endoftext|>\ntwo\n") != documents(b"one\ntwo\n"), "where documents end"
+
 
 def test_the_cache_lets_go_of_what_was_not_used_for_longest(tmp_path: Path) -> None:
     make_tokenizer(tmp_path)

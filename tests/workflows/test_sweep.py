@@ -86,6 +86,29 @@ def test_a_broken_off_sweep_counts_what_had_ended(tmp_path: Path, guided: bool) 
     assert [one.loss for one in ranked] == [0.5], "nothing was left to try"
 
 
+def test_settings_that_exclude_each_other_are_a_failed_trial_and_no_end_of_the_sweep(tmp_path: Path) -> None:
+    def lay_out(_run: Path, _said: dict) -> None:
+        raise Invalid("loraRank is only used with method lora")
+
+    told: list[Trial] = []
+    ranked = Trials(tmp_path, Grid({"loraRank": ["4", "8"]}), lay_out, 1).run(told.append)
+    assert [one.failure for one in ranked] == ["loraRank is only used with method lora"] * 2
+    assert told == ranked
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_guided_search_that_goes_on_does_not_try_the_same_again() -> None:
+    def drawn(begun: int, number: int) -> list[str]:
+        search = Guided({}, {"learningRateMultiplier": ("0.1", "2")}, begun + number, seed=0)
+        for _ in range(begun):
+            search.skip({"learningRateMultiplier": "1"})
+        return [said["learningRateMultiplier"] for said in iter(search.ask, None)]
+
+    first, resumed = drawn(0, 3), drawn(3, 3)
+    assert len(resumed) == 3
+    assert not set(first) & set(resumed)
+
+
 def test_table_and_picture_are_whole_with_and_without_losses() -> None:
     failed = Trial({"batchSize": "4"}, None, [], False, 1.0, "<reason>, with a comma")
     for trials in ([trial(3.0, 2.0), failed], [failed]):
@@ -133,6 +156,13 @@ def test_a_sweep_through_the_api_leaves_weights_that_can_be_deployed(outcrop: Ou
     refused = signed(outcrop, "POST", "/model-customization-sweeps", {**asked, "trails": 3})
     assert (refused["http"], "trails" in refused["message"]) == (400, True)
     assert signed(outcrop, "GET", "/model-customization-sweeps/nothing")["http"] == 404
+    for wrong in (
+        {"trials": -1}, {"trials": 100_000}, {"outputDataConfig": {"s3Uri": "sweeps/out"}},
+        {"hyperParameters": {"generalValidationS3Uri": "s3://sweeps/train.jsonl"}},
+    ):  # fmt: skip
+        assert signed(outcrop, "POST", "/model-customization-sweeps", {**asked, **wrong})["http"] == 400
+    assert signed(outcrop, "GET", "/model-customization-sweeps?maxResults=%C2%B2")["http"] == 400
+    assert signed(outcrop, "GET", "/model-customization-sweeps?creationTimeAfter=2024-01-01")["http"] == 400
     arn = signed(outcrop, "POST", "/model-customization-sweeps", asked)["sweepArn"]
     path = f"/model-customization-sweeps/{arn.rpartition('/')[2]}"
     sweep = outcrop.wait(lambda: signed(outcrop, "GET", path), {"Completed", "Failed"})

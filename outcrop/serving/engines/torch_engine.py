@@ -25,7 +25,7 @@ from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedMod
 from transformers.pytorch_utils import Conv1D
 
 from outcrop import arithmetic
-from outcrop.arithmetic import product
+from outcrop.arithmetic import multiplying_by, product
 from outcrop.serving.protocol import REQUESTS, Generate, Load, Reply, Request, Score
 
 log = logging.getLogger("outcrop.engine")
@@ -136,7 +136,8 @@ class AdaptedLinear(nn.Module):
         """The base's product, in pieces of few sizes (outcrop/arithmetic.py)."""
         weight: Any = self.base.weight
         bias: Any = self.base.bias
-        y = product(x.reshape(-1, x.shape[-1]), weight if isinstance(self.base, Conv1D) else weight.T)
+        with multiplying_by(arithmetic.fastest()):  # here alone: everything else comes in every shape
+            y = product(x.reshape(-1, x.shape[-1]), weight if isinstance(self.base, Conv1D) else weight.T)
         return (y if bias is None else y.add_(bias)).view(*x.shape[:-1], -1)
 
 
@@ -409,7 +410,7 @@ class Loop:
                 if engine.active:
                     engine.decode()
                     self._hand_out(list(engine.active))
-            except (RuntimeError, ValueError) as error:
+            except (RuntimeError, ValueError, IndexError) as error:
                 log.exception("a pass failed")
                 for one in {id(one): one for one in (*engine.active, *newcomers)}.values():
                     _finish(one.client, Reply(done="error", reason=str(error)))
@@ -475,7 +476,7 @@ def main(folder: str, path: str, threads: str, slots: str) -> None:
     """Load the weights, then listen; the socket appears when requests can be answered."""
     logging.basicConfig(level=logging.INFO)
     torch.set_num_threads(int(threads))
-    arithmetic.use(arithmetic.fastest())
+    arithmetic.fastest()  # measured before anybody waits
     engine = TorchEngine(Path(folder), int(slots))
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(path + ".new")
