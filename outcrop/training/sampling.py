@@ -66,7 +66,7 @@ class Sampler:
         saved = 0
         for group in groups:
             if len(group.rows) > 1:
-                ranks = sorted(group.rows, key=lambda row: rows.row(row)[0].tobytes()) if group.loose else group.rows
+                ranks = by_beginning(rows, group.rows) if group.loose else group.rows
                 saved += int((neighbours(rows, ranks)[1:] - common).sum())
         self.saving = saved / max(1, int(lengths.sum()) - common * (len(rows) - self.steps_per_epoch))
         if self.saving >= LEAST_SAVING:
