@@ -76,7 +76,7 @@ def make_run(folder: Path) -> Path:
     Rows.of(rendered[:360]).write(folder / "train.rows")
     Rows.of(rendered[360:]).write(folder / "validation.rows")
     settings = Settings(
-        epochs=8,
+        epochs=16,
         batch_rows=8,
         learning_rate=1e-4,
         saves_every_s=0.3,
