@@ -59,7 +59,15 @@ def script() -> str:
 def figures() -> str:
     """Figures from benchmarks/results/, each with the command that prints it and the machine it ran on."""
     lines = ["| what | figure | command |", "|---|---|---|"]
-    wire, banking, tatqa = (_result(name) for name in ("wire", "banking77", "tatqa"))
+    wire, banking, tatqa, train = (_result(name) for name in ("wire", "banking77", "tatqa", "train"))
+    if train:
+        ratios, memory = train["ratios"], train["memory_ratios"]
+        for case, what in (("tatqa-135m", "six questions a table"), ("unshared-135m", "nothing shared")):
+            lines.append(
+                f"| training a 135 M model with adapters, {what}, against TRL in float32 | {ratios[f'{case}/trl-fp32']:.1f} times "
+                f"the examples per CPU second, {memory[f'{case}/trl-fp32']:.0%} of its memory ([more](docs/training.md#figures)) "
+                "| `make bench-train` |"
+            )
     if wire:
         lines.append(
             f"| the wire's CPU per Converse call | {wire['us_per_call']:.0f} us; {wire['us_with_thread']:.0f} us with the hand-over to a thread | `make bench-wire` |"
@@ -77,9 +85,9 @@ def figures() -> str:
         )
         lines.append(f"| TAT-QA dev F1 | {_arms(tatqa['F1'], '.1%')} | `make bench-tatqa` |")
         lines.append(f"| TAT-QA dev output tokens | {_arms(tatqa['output tokens'], '.1f')} | `make bench-tatqa` |")
-    machines = {result["machine"] for result in (wire, banking, tatqa) if result}
+    machines = {result["machine"] for result in (wire, banking, tatqa, train) if result}
     lines += (
-        ["", f"With the starter model, 95 % intervals in brackets, on {'; '.join(sorted(machines))}."]
+        ["", f"Accuracies with the starter model, 95 % intervals in brackets. On {'; '.join(sorted(machines))}."]
         if machines
         else []
     )

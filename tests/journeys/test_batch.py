@@ -92,12 +92,12 @@ def test_what_cannot_be_answered_is_refused(outcrop: Outcrop) -> None:
     outcrop.put_lines("s3://batch/in/one.jsonl", [json.dumps(native(1))])
     with pytest.raises(ClientError, match="ResourceNotFoundException"):
         outcrop.client("bedrock").create_model_invocation_job(
-            jobName="nobody", roleArn=ROLE, modelId="nobody.nothing-v1:0",
+            jobName="no-model", roleArn=ROLE, modelId="nobody.nothing-v1:0",
             inputDataConfig={"s3InputDataConfig": {"s3Uri": "s3://batch/in/one.jsonl"}},
             outputDataConfig={"s3OutputDataConfig": {"s3Uri": "s3://batch/out/"}},
         )  # fmt: skip
     arn = outcrop.client("bedrock").create_model_invocation_job(
-        jobName="nothing", roleArn=ROLE, modelId=BASE,
+        jobName="no-input", roleArn=ROLE, modelId=BASE,
         inputDataConfig={"s3InputDataConfig": {"s3Uri": "s3://batch/nowhere/"}},
         outputDataConfig={"s3OutputDataConfig": {"s3Uri": "s3://batch/out/"}},
     )["jobArn"]  # fmt: skip
