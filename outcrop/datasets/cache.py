@@ -1,6 +1,6 @@
 """Rendered rows, kept by what they were made from: a file is rendered once, and never taken for another.
 
-The key is the hash of the file's lines, of the renderer (tokenizer, template, rendering code), the length allowed and
+The key is the hash of the file's lines, of the renderer (tokenizer, template, rendering code, stop tokens), the length allowed and
 Outcrop's version. A file is there whole or not at all. What was not used for longest goes first when the folder is full.
 """
 
@@ -77,5 +77,13 @@ def _share(kept: Path, target: Path) -> bool:
 def key_of(report: Report, renderer: Renderer, most_tokens: int) -> str:
     """What rows depend on, as one hash."""
     assert report.format is not None
-    parts = [VERSION, outcrop.__version__, report.sha256, report.format.name, renderer.hash, most_tokens]
+    parts = [
+        VERSION,
+        outcrop.__version__,
+        report.sha256,
+        report.format.name,
+        renderer.hash,
+        sorted(renderer.stop_tokens),
+        most_tokens,
+    ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

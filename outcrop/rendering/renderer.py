@@ -16,7 +16,7 @@ from outcrop.rendering.decoder import Decoder
 from outcrop.rendering.templates import DEFAULT_TEMPLATE, ChatTemplate, find_template
 
 # Part of the hash: raise it when the same files would be rendered differently from before.
-VERSION = "2"
+VERSION = "1"
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,6 @@ class Renderer:
                     self._template.source.encode(),
                     bos.encode(),
                     eos.encode(),
-                    repr(sorted(self.stop_tokens)).encode(),
                 ]
             )
         ).hexdigest()
