@@ -7,7 +7,7 @@ from outcrop.api.call import Call
 from outcrop.api.lists import page
 from outcrop.api.tags import read_tags
 from outcrop.clock import now
-from outcrop.errors import Conflict, Invalid, NotFound
+from outcrop.errors import Conflict, Invalid, NotFound, Unsupported
 from outcrop.jobs import Job
 from outcrop.jobs.job import COMPLETED, STOPPED, STOPPING
 from outcrop.names import short_id
@@ -21,7 +21,10 @@ TIMEOUT_H = 24
 
 
 def create_model_invocation_job(request: Request, call: Call) -> Request:
-    """Answer every record of the files in S3; bodies of InvokeModel, or of Converse. Raises Conflict, Invalid, NotFound."""
+    """Answer every record of the files in S3; bodies of InvokeModel, or of Converse.
+
+    Raises Conflict, Invalid, NotFound, Unsupported.
+    """
     plain = {name: value for name, value in request.items() if name != "clientRequestToken"}
     try:
         arn = call.storage.records.once(KIND, request.get("clientRequestToken"), plain, lambda: _create(request, call))
@@ -31,8 +34,11 @@ def create_model_invocation_job(request: Request, call: Call) -> Request:
 
 
 def _create(request: Request, call: Call) -> str:
+    output = request["outputDataConfig"].get("s3OutputDataConfig") or {}
+    if output.get("s3EncryptionKeyId"):
+        raise Unsupported("s3EncryptionKeyId: Outcrop does not encrypt objects with KMS keys; leave it out")
     given = (request["inputDataConfig"].get("s3InputDataConfig") or {}).get("s3Uri")
-    wanted = (request["outputDataConfig"].get("s3OutputDataConfig") or {}).get("s3Uri")
+    wanted = output.get("s3Uri")
     if given is None or wanted is None:
         raise Invalid(
             "inputDataConfig.s3InputDataConfig.s3Uri and outputDataConfig.s3OutputDataConfig.s3Uri are needed"

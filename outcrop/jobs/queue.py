@@ -41,19 +41,19 @@ class Jobs:
 
     def __init__(self, records: Records) -> None:
         self._records = records
-        self.records = records.collection("job", Job)
+        self.records = records.collection("job", Job, lambda job: f"{job.kind}/{job.name}")
 
     # --- for those who ask ------------------------------------------------------------------------------------------
 
     def submit(self, job: Job) -> None:
-        """Queue a new job. Raises Taken when its name is in use."""
+        """Queue a new job. Raises Taken when its name is in use among jobs of its kind."""
         newest = select(func.coalesce(func.max(leases.c.position), 0) + 1).scalar_subquery()
         queued = insert(leases).values(job=job.id, kind=job.kind, position=newest, state="queued")
         self.records.add(job, also=lambda connection: connection.execute(queued))
 
     def find(self, kind: str, identifier: str) -> Job | None:
         """A job by id, ARN or name."""
-        job = self.records.get(identifier.rpartition("/")[2]) or self.records.named(identifier)
+        job = self.records.get(identifier.rpartition("/")[2]) or self.records.named(f"{kind}/{identifier}")
         if job is None or job.kind != kind or (identifier.startswith("arn:") and job.arn != identifier):
             return None
         return job

@@ -59,6 +59,18 @@ class Registry:
             )
         return model
 
+    def base_of_adapter(self, named: str) -> BaseModel:
+        """The base that an adapter's config names, by its id or where its weights came from. Raises Invalid."""
+        sources = (model for model in self.base_models() if model.source == named)
+        base = self.find_base(named) or next(sources, None)
+        if base is None:
+            known = ", ".join(model.id for model in self.base_models())
+            raise Invalid(
+                f"adapter_config.json names the base {named!r}, which is not in the catalogue ({known}); add it, or set "
+                "base_model_name_or_path to one of these ids"
+            )
+        return base
+
     def weights_of(self, model: BaseModel) -> Path:
         """Where a base model's weights lie, aliases followed."""
         return Path(self.base(model.alias_of).folder if model.alias_of else model.folder)

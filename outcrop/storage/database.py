@@ -5,6 +5,7 @@ SQLite for one machine; the statements are SQLAlchemy Core and mean the same on 
 
 from pathlib import Path
 
+import msgspec
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -107,8 +108,17 @@ def _version_1(connection: Connection) -> None:
     metadata.create_all(connection)
 
 
+def _version_2(connection: Connection) -> None:
+    """Names of jobs are unique within their kind of job: the kind stands before them."""
+    jobs = records.c.kind == "job"
+    for row in connection.execute(select(records.c.id, records.c.name, records.c.body).where(jobs)).all():
+        kind = msgspec.json.decode(row.body)["kind"]
+        renamed = update(records).where(jobs, records.c.id == row.id).values(name=f"{kind}/{row.name}")
+        connection.execute(renamed)
+
+
 # Each entry brings the database one version further; new ones are added at the end and none is ever changed.
-MIGRATIONS = (_version_1,)
+MIGRATIONS = (_version_1, _version_2)
 
 
 def open_database(folder: Path) -> Engine:

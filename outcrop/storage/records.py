@@ -50,9 +50,9 @@ class Records:
         with self._engine.begin() as connection:
             yield connection
 
-    def collection(self, kind: str, form: type[T]) -> "Collection[T]":
-        """The records of a kind, as values of that type."""
-        return Collection(self, kind, form)
+    def collection(self, kind: str, form: type[T], name_of: Callable[[T], str] | None = None) -> "Collection[T]":
+        """The records of a kind, as values of that type. `name_of` is what must be unique; the name when left out."""
+        return Collection(self, kind, form, name_of or (lambda value: value.name))
 
     def once(self, kind: str, token: str | None, request: object, act: Callable[[], str]) -> str:
         """What `act` answers; for a token that was seen with the same request, what it answered then.
@@ -82,8 +82,8 @@ class Records:
 class Collection(Generic[T]):
     """Records of one kind, oldest first."""
 
-    def __init__(self, owner: Records, kind: str, form: type[T]) -> None:
-        self._owner, self._kind = owner, kind
+    def __init__(self, owner: Records, kind: str, form: type[T], name_of: Callable[[T], str]) -> None:
+        self._owner, self._kind, self._name_of = owner, kind, name_of
         self._decoder = msgspec.json.Decoder(form)
 
     def add(self, value: T, also: Callable[[Connection], object] | None = None) -> None:
@@ -93,7 +93,11 @@ class Collection(Generic[T]):
             with self._owner.writing() as connection:
                 connection.execute(
                     insert(records).values(
-                        kind=self._kind, id=value.id, name=value.name, position=newest, body=msgspec.json.encode(value)
+                        kind=self._kind,
+                        id=value.id,
+                        name=self._name_of(value),
+                        position=newest,
+                        body=msgspec.json.encode(value),
                     )
                 )
                 if also is not None:
@@ -106,7 +110,7 @@ class Collection(Generic[T]):
         return self._first(records.c.id == identifier)
 
     def named(self, name: str) -> T | None:
-        """The record with that name."""
+        """The record with that name, as `name_of` writes it."""
         return self._first(records.c.name == name)
 
     def _first(self, condition: object) -> T | None:
@@ -136,7 +140,9 @@ class Collection(Generic[T]):
                 if body is None:
                     return None
                 value = change(self._decoder.decode(body))
-                connection.execute(update(records).where(here).values(name=value.name, body=msgspec.json.encode(value)))
+                connection.execute(
+                    update(records).where(here).values(name=self._name_of(value), body=msgspec.json.encode(value))
+                )
                 if also is not None:
                     also(connection)
                 return value

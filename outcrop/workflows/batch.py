@@ -1,6 +1,5 @@
 """From files of requests in S3 to files of answers."""
 
-import contextlib
 import hashlib
 import shutil
 import threading
@@ -65,6 +64,8 @@ class Batch:
 
         Raises Invalid when there is nothing to answer; Stopped after what there is has been written.
         """
+        if job.result.get("is_written"):  # a worker died after it had written everything
+            return
         request, run = job.request, self.storage.run_folder(job.id)
         sources = self._sources(request["input_uri"])
         counts = Counts(total=sum(1 for source in sources for _ in read_lines(source)))
@@ -85,10 +86,11 @@ class Batch:
         finally:
             engines.end_all()
         self._write(job, sources, run, counts)
-        tell.result(counts=counts.manifest(), expired=now() > expires and counts.success + counts.error < counts.total)
+        expired = now() > expires and counts.success + counts.error < counts.total
+        tell.result(counts=counts.manifest(), expired=expired, is_written=True)
+        shutil.rmtree(run, ignore_errors=True)
         if tell.wants_stop.is_set():
             raise Stopped
-        shutil.rmtree(run, ignore_errors=True)
 
     def _logs(self) -> Path:
         folder = self.storage.folder / "logs" / "batch"
@@ -165,7 +167,8 @@ class Batch:
             path = self.storage.objects.new_file(_records(file))
             with path.open("rb") as written:
                 etag = hashlib.file_digest(written, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-            name = source.uri.rpartition("/")[2]
+            given = job.request["input_uri"]
+            name = source.uri.removeprefix(f"{given.rstrip('/')}/") if source.uri != given else given.rpartition("/")[2]
             self.storage.objects.put(bucket, f"{prefix}{name}.out", path, etag, {"ContentType": "application/x-ndjson"})
         manifest = msgspec.json.encode(counts.manifest())
         self.storage.objects.put_bytes(bucket, prefix + MANIFEST, manifest, "application/json")
@@ -264,5 +267,4 @@ def _count(counts: Counts, kept: _Kept) -> None:
 def _records(file: Path) -> Iterator[bytes]:
     with file.open("rb") as lines:
         for line in lines:
-            with contextlib.suppress(msgspec.DecodeError):
-                yield msgspec.json.encode(msgspec.json.decode(line, type=_Kept).record) + b"\n"
+            yield msgspec.json.encode(msgspec.json.decode(line, type=_Kept).record) + b"\n"

@@ -57,14 +57,7 @@ class CreateCustomModel:
             named = str(config["base_model_name_or_path"])
         except (ValueError, KeyError, TypeError) as error:
             raise Invalid(f"adapter_config.json cannot be read: {error!r}") from None
-        base = self.registry.find_base(named)
-        base = base or next((model for model in self.registry.base_models() if model.source == named), None)
-        if base is None:
-            known = ", ".join(model.id for model in self.registry.base_models())
-            raise Invalid(
-                f"adapter_config.json names the base {named!r}, which is not in the catalogue ({known}); "
-                "set base_model_name_or_path to one of these ids"
-            )
+        base = self.registry.base_of_adapter(named)
         count_parameters(folder)
         return {"base": base.id, "kind": "adapter"}
 

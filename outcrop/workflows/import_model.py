@@ -7,15 +7,14 @@ import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from outcrop.clock import now
-from outcrop.errors import Invalid, NotFound, OutcropError
+from outcrop.errors import Invalid, OutcropError
 from outcrop.jobs import Job, Tell
 from outcrop.jobs.children import python_child
 from outcrop.machine import idle_cpus
-from outcrop.registry import ImportedModel, Registry
+from outcrop.registry import BaseModel, ImportedModel, Registry
 from outcrop.registry.intake import Intake, look_into
 from outcrop.storage import Storage
 from outcrop.workflows.folders import copy_folder
@@ -39,12 +38,13 @@ class ImportModel:
             copy_folder(self.storage, request["source_uri"], folder)
             tell.check()
             found = look_into(folder)
-            below = self._base_of(found) if found.base else folder
+            base = self.registry.base_of_adapter(found.base) if found.base else None
+            below = self.registry.weights_of(base) if base else folder
             told = _ask("outcrop.rendering", [str(below)], TEMPLATE_S, "the chat template or tokenizer")
             tell.check()
-            adapter = [str(folder)] if found.base else []
+            adapter = [str(folder)] if base else []
             tried = _ask("outcrop.serving.engines.trial", [str(below), *adapter], TRIAL_S, "the model")
-            model = self._model(job, found, bool(told["has_template"]), tried)
+            model = self._model(job, found, base, bool(told["has_template"]), tried)
             tell.check()
             self.registry.take_in(model, folder)
         except OutcropError as error:
@@ -55,21 +55,9 @@ class ImportModel:
         tell.event(kind="tried", loss=model.loss, uniform_loss=model.uniform_loss, sample=model.sample, note=note)
         tell.result(model_arn=model.arn)
 
-    def _base_of(self, found: Intake) -> Path:
-        """The folder of an adapter's base. Raises Invalid when the catalogue does not have it."""
-        models = self.registry.base_models()
-        base = next((one for one in models if found.base in (one.id, one.source)), None)
-        with contextlib.suppress(NotFound):
-            base = base or self.registry.base(found.base)
-        if base is None:
-            raise Invalid(
-                f"adapter_config.json names the base {found.base!r}, which is not in the catalogue "
-                f"({', '.join(one.id for one in models)}); add it, or set base_model_name_or_path to one of these ids"
-            )
-        return self.registry.weights_of(base)
-
-    def _model(self, job: Job, found: Intake, has_template: bool, tried: dict[str, Any]) -> ImportedModel:
-        base = self.registry.base(found.base) if found.base else None
+    def _model(
+        self, job: Job, found: Intake, base: BaseModel | None, has_template: bool, tried: dict[str, Any]
+    ) -> ImportedModel:
         return ImportedModel(
             id=job.request["model_id"], arn=job.request["model_arn"], name=job.request["model_name"],
             kind="adapter" if base else "whole", base=base.id if base else "",

@@ -88,6 +88,31 @@ def test_converse_bodies_are_answered_as_converse_answers_them(outcrop: Outcrop)
     assert by_id["bad"]["error"]["errorCode"] == 400
 
 
+def test_files_of_like_names_under_a_prefix_have_answers_of_their_own(outcrop: Outcrop) -> None:
+    for day in ("monday", "tuesday"):
+        outcrop.put_lines(f"s3://batch/week/{day}/asked.jsonl", [json.dumps(native(1) | {"recordId": day})])
+    arn = outcrop.client("bedrock").create_model_invocation_job(
+        jobName="week", roleArn=ROLE, modelId=BASE,
+        inputDataConfig={"s3InputDataConfig": {"s3Uri": "s3://batch/week/"}},
+        outputDataConfig={"s3OutputDataConfig": {"s3Uri": "s3://batch/out/"}},
+    )["jobArn"]  # fmt: skip
+    assert finish(outcrop, arn)["status"] == "Completed"
+    for day in ("monday", "tuesday"):
+        (answer,) = written(outcrop, arn, f"{day}/asked")[0]
+        assert answer["recordId"] == day
+
+
+def test_jobs_of_two_kinds_may_have_one_name(outcrop: Outcrop) -> None:
+    """AWS keeps names unique within each kind of job."""
+    arn = create(outcrop, "both", [native(1)])
+    outcrop.put_lines("s3://lessons/both.jsonl", [json.dumps({"prompt": "a", "completion": "b"})] * 8)
+    tuned = outcrop.tune("both", trainingDataConfig={"s3Uri": "s3://lessons/both.jsonl"})
+    assert tuned["status"] == "Completed", tuned.get("failureMessage")
+    assert finish(outcrop, arn)["status"] == "Completed"
+    with pytest.raises(ClientError, match="already a job named both"):
+        create(outcrop, "both", [native(1)])
+
+
 def test_what_cannot_be_answered_is_refused(outcrop: Outcrop) -> None:
     outcrop.put_lines("s3://batch/in/one.jsonl", [json.dumps(native(1))])
     with pytest.raises(ClientError, match="ResourceNotFoundException"):
@@ -95,6 +120,12 @@ def test_what_cannot_be_answered_is_refused(outcrop: Outcrop) -> None:
             jobName="no-model", roleArn=ROLE, modelId="nobody.nothing-v1:0",
             inputDataConfig={"s3InputDataConfig": {"s3Uri": "s3://batch/in/one.jsonl"}},
             outputDataConfig={"s3OutputDataConfig": {"s3Uri": "s3://batch/out/"}},
+        )  # fmt: skip
+    with pytest.raises(ClientError, match="s3EncryptionKeyId"):
+        outcrop.client("bedrock").create_model_invocation_job(
+            jobName="no-key", roleArn=ROLE, modelId=BASE,
+            inputDataConfig={"s3InputDataConfig": {"s3Uri": "s3://batch/in/one.jsonl"}},
+            outputDataConfig={"s3OutputDataConfig": {"s3Uri": "s3://batch/out/", "s3EncryptionKeyId": "alias/key"}},
         )  # fmt: skip
     arn = outcrop.client("bedrock").create_model_invocation_job(
         jobName="no-input", roleArn=ROLE, modelId=BASE,

@@ -45,6 +45,14 @@ def test_what_others_need_is_not_deleted(registry: Registry, tmp_path: Path) -> 
         registry.delete_imported(model("a" * 12))
 
 
+def test_an_adapters_base_is_found_by_its_id_or_its_source(registry: Registry, tmp_path: Path) -> None:
+    folder = make_llama(tmp_path / "model")
+    added = registry.add_base("tests.tiny-v1:0", str(folder))
+    assert registry.base_of_adapter("tests.tiny-v1:0") == registry.base_of_adapter(str(folder)) == added
+    with pytest.raises(Invalid, match="names the base 'nobody/nothing'"):
+        registry.base_of_adapter("nobody/nothing")
+
+
 @pytest.mark.parametrize(
     ("file", "change", "words"),
     [

@@ -35,6 +35,23 @@ def test_a_name_is_unique_within_its_kind(storage: Storage) -> None:
     storage.records.collection("other", Thing).add(Thing("2", "one"))
 
 
+def test_a_database_of_the_first_version_is_brought_forward(storage: Storage) -> None:
+    """Jobs had one space of names for all kinds."""
+    from sqlalchemy import update
+
+    from outcrop.storage.database import records, schema_version
+
+    job = {"id": "1", "name": "one", "kind": "batch"}
+    with storage.records.writing() as connection:
+        connection.execute(
+            records.insert().values(kind="job", id="1", name="one", position=1, body=msgspec.json.encode(job))
+        )
+        connection.execute(update(schema_version).values(version=1))
+    again = Storage(storage.folder).records.collection("job", dict[str, str])
+    assert again.named("batch/one") == job
+    assert again.named("one") is None
+
+
 def test_changes_from_many_threads_are_all_kept(storage: Storage) -> None:
     things = storage.records.collection("thing", Thing)
     things.add(Thing("1", "one"))

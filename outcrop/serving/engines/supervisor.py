@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 
@@ -47,12 +48,15 @@ class Engines:
     """All engines of this service process."""
 
     def __init__(self, logs: Path, threads: int, slots: int, idle_s: float, kind: str = "torch") -> None:
-        # Not in the home folder: a socket's path may have 107 bytes at most (unix(7)).
-        self._sockets = Path(tempfile.mkdtemp(prefix="outcrop-"))
         self._logs, self._threads, self.slots, self._idle_s = logs, threads, slots, idle_s
         self._module = ENGINES[kind]
         self._engines: dict[Path, Engine] = {}
         self._lock = threading.Lock()
+
+    @cached_property
+    def _sockets(self) -> Path:
+        """Not in the home folder: a socket's path may have 107 bytes at most (unix(7)). Made when it is needed."""
+        return Path(tempfile.mkdtemp(prefix="outcrop-"))
 
     def of(self, folder: Path) -> Engine:
         """The engine of a folder of weights, running or not."""
@@ -125,7 +129,8 @@ class Engines:
         """End every engine."""
         for engine in list(self._engines.values()):
             _end(engine)
-        shutil.rmtree(self._sockets, ignore_errors=True)
+        if self._engines:
+            shutil.rmtree(self._sockets, ignore_errors=True)
 
 
 def threads_for(folder: Path) -> int:
