@@ -3,16 +3,15 @@
 from datetime import timedelta
 from typing import Any
 
+from outcrop.api import jobs
 from outcrop.api.call import Call
 from outcrop.api.lists import page
 from outcrop.api.tags import read_tags
 from outcrop.clock import now
-from outcrop.errors import Conflict, Invalid, NotFound, Unsupported
+from outcrop.errors import Invalid, Unsupported
 from outcrop.jobs import Job
-from outcrop.jobs.job import COMPLETED, STOPPED, STOPPING
+from outcrop.jobs.job import COMPLETED
 from outcrop.names import short_id
-from outcrop.storage import Taken
-from outcrop.storage.records import TokenReused
 
 Request = dict[str, Any]
 KIND = "batch"
@@ -25,12 +24,7 @@ def create_model_invocation_job(request: Request, call: Call) -> Request:
 
     Raises Conflict, Invalid, NotFound, Unsupported.
     """
-    plain = {name: value for name, value in request.items() if name != "clientRequestToken"}
-    try:
-        arn = call.storage.records.once(KIND, request.get("clientRequestToken"), plain, lambda: _create(request, call))
-    except TokenReused:
-        raise Conflict("clientRequestToken was used before with other parameters") from None
-    return {"jobArn": arn}
+    return {"jobArn": call.once(KIND, request, lambda: _create(request, call))}
 
 
 def _create(request: Request, call: Call) -> str:
@@ -43,9 +37,7 @@ def _create(request: Request, call: Call) -> str:
         raise Invalid(
             "inputDataConfig.s3InputDataConfig.s3Uri and outputDataConfig.s3OutputDataConfig.s3Uri are needed"
         )
-    bucket = wanted.removeprefix("s3://").partition("/")[0]
-    if call.storage.objects.bucket(bucket) is None:
-        raise Invalid(f"outputDataConfig.s3OutputDataConfig.s3Uri: there is no bucket {bucket!r}; create it first")
+    jobs.check_output(wanted, "outputDataConfig.s3OutputDataConfig.s3Uri", call)
     call.service.serving.target(request["modelId"])
     identifier = short_id()
     job = Job(
@@ -57,11 +49,7 @@ def _create(request: Request, call: Call) -> str:
             "timeout_h": request.get("timeoutDurationInHours", TIMEOUT_H), "token": request.get("clientRequestToken"),
         },
     )  # fmt: skip
-    try:
-        call.service.jobs.submit(job)
-    except Taken:
-        raise Conflict(f"There is already a job named {job.name}; choose another jobName") from None
-    return job.arn
+    return jobs.submit(job, call)
 
 
 def get_model_invocation_job(request: Request, call: Call) -> Request:
@@ -77,11 +65,7 @@ def list_model_invocation_jobs(request: Request, call: Call) -> Request:
 
 def stop_model_invocation_job(request: Request, call: Call) -> Request:
     """Stop; what has been answered is written out. Raises Conflict when it is over."""
-    job = _find(request["jobIdentifier"], call)
-    if job.status == STOPPED:
-        raise Conflict(f"The job {job.name} is already stopped")
-    if job.status != STOPPING:
-        call.service.jobs.stop(job)
+    jobs.stop(_find(request["jobIdentifier"], call), call)
     return {}
 
 
@@ -117,7 +101,4 @@ def _details(job: Job) -> Request:
 
 
 def _find(identifier: str, call: Call) -> Job:
-    job = call.service.jobs.find(KIND, identifier)
-    if job is None:
-        raise NotFound(f"There is no model invocation job {identifier!r}")
-    return job
+    return jobs.find(KIND, identifier, call, "model invocation job")

@@ -1,15 +1,17 @@
 """What every function gets besides its input."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from outcrop.errors import Conflict, Invalid
+from outcrop.errors import Conflict, OutcropError
 from outcrop.jobs import Jobs
 from outcrop.names import Names
 from outcrop.registry import Registry
 from outcrop.serving import Serving
 from outcrop.settings import Settings
 from outcrop.storage import Storage
-from outcrop.storage.records import Taken, TokenReused
+from outcrop.storage.records import TokenReused
 from outcrop.wire import Context
 
 
@@ -41,5 +43,15 @@ class Call:
         """Records and objects."""
         return self.service.storage
 
+    def once(
+        self, kind: str, request: dict[str, Any], create: Callable[[], str], refusal: type[OutcropError] = Conflict
+    ) -> str:
+        """What `create` answers, or answered when this clientRequestToken came before.
 
-__all__ = ["Call", "Conflict", "Invalid", "Service", "Taken", "TokenReused"]
+        Raises `refusal` (Conflict where the operation declares it) for a token that came with other parameters.
+        """
+        plain = {name: value for name, value in request.items() if name != "clientRequestToken"}
+        try:
+            return self.storage.records.once(kind, request.get("clientRequestToken"), plain, create)
+        except TokenReused:
+            raise refusal("clientRequestToken was used before with other parameters") from None

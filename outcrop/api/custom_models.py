@@ -12,7 +12,6 @@ from outcrop.jobs import Job
 from outcrop.names import short_id
 from outcrop.registry import CustomModel
 from outcrop.storage import Taken
-from outcrop.storage.records import TokenReused
 
 Request = dict[str, Any]
 
@@ -82,8 +81,11 @@ def delete_custom_model(request: Request, call: Call) -> Request:
     model = service.registry.custom_model(request["modelIdentifier"])
     users = service.serving.users_of(model.arn)
     users += [other.name for other in service.registry.custom.all() if other.parent == model.arn]
-    jobs = [*service.jobs.all(KIND), *service.jobs.all("sweep")]
-    users += [job.name for job in jobs if not job.ended_at and job.request["base"] == model.arn]
+    users += [
+        job.name
+        for job in [*service.jobs.all(KIND), *service.jobs.all("sweep")]
+        if not job.ended_at and job.request["base"] == model.arn
+    ]
     if users:
         raise Conflict(f"The custom model {model.name} is in use by {', '.join(users[:5])}; delete them first")
     if model.status == "Creating":
@@ -107,14 +109,7 @@ def create_custom_model(request: Request, call: Call) -> Request:
     uri = ((request.get("modelSourceConfig") or {}).get("s3DataSource") or {}).get("s3Uri")
     if uri is None:
         raise Invalid("modelSourceConfig.s3DataSource.s3Uri is needed: the folder in S3 that holds the model")
-    plain = {name: value for name, value in request.items() if name != "clientRequestToken"}
-    try:
-        arn = call.storage.records.once(
-            CREATE_KIND, request.get("clientRequestToken"), plain, lambda: _create(request, uri, call)
-        )
-    except TokenReused:
-        raise Conflict("clientRequestToken was used before with other parameters") from None
-    return {"modelArn": arn}
+    return {"modelArn": call.once(CREATE_KIND, request, lambda: _create(request, uri, call))}
 
 
 def _create(request: Request, uri: str, call: Call) -> str:

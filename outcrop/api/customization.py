@@ -3,16 +3,14 @@
 from typing import Any
 
 from outcrop import hyperparameters
+from outcrop.api import jobs
 from outcrop.api.call import Call, Service
 from outcrop.api.lists import page
 from outcrop.api.tags import read_tags
 from outcrop.clock import now
 from outcrop.errors import Conflict, Invalid, NotFound, Unsupported
 from outcrop.jobs import Job, Phase
-from outcrop.jobs.job import STOPPED, STOPPING
 from outcrop.names import short_id
-from outcrop.storage import Taken
-from outcrop.storage.records import TokenReused
 
 Request = dict[str, Any]
 
@@ -30,17 +28,7 @@ def create_model_customization_job(request: Request, call: Call) -> Request:
 
     Raises NotFound, Conflict, Invalid, Unsupported.
     """
-    try:
-        arn = call.storage.records.once(
-            KIND, request.get("clientRequestToken"), _comparable(request), lambda: _create(request, call)
-        )
-    except TokenReused:
-        raise Conflict("clientRequestToken was used before with other parameters") from None
-    return {"jobArn": arn}
-
-
-def _comparable(request: Request) -> Request:
-    return {name: value for name, value in request.items() if name != "clientRequestToken"}
+    return {"jobArn": call.once(KIND, request, lambda: _create(request, call))}
 
 
 def _create(request: Request, call: Call) -> str:
@@ -60,9 +48,7 @@ def _create(request: Request, call: Call) -> str:
     if validators and "evalPercentage" in given:
         raise Invalid("hyperParameters.evalPercentage is only used without validation data, but validators are given")
     output_uri = request["outputDataConfig"]["s3Uri"]
-    bucket = output_uri.removeprefix("s3://").partition("/")[0]
-    if call.storage.objects.bucket(bucket) is None:
-        raise Invalid(f"outputDataConfig.s3Uri: there is no bucket {bucket!r}; create it first")
+    jobs.check_output(output_uri, "outputDataConfig.s3Uri", call)
 
     parent = registry.find_custom(request["baseModelIdentifier"])
     imported = None if parent else registry.find_imported(request["baseModelIdentifier"])
@@ -104,11 +90,7 @@ def _create(request: Request, call: Call) -> str:
             "vpcConfig": request.get("vpcConfig"),
         },
     )
-    try:
-        call.service.jobs.submit(job)
-    except Taken:
-        raise Conflict(f"There is already a job named {name}; choose another jobName") from None
-    return job.arn
+    return jobs.submit(job, call)
 
 
 def _base_arn(base: str, call: Call) -> str:
@@ -195,11 +177,7 @@ def list_model_customization_jobs(request: Request, call: Call) -> Request:
 
 def stop_model_customization_job(request: Request, call: Call) -> Request:
     """Ask a job to stop. Unlike at AWS its best checkpoint is kept as the custom model. Raises Conflict when it is over."""
-    job = find_job(request["jobIdentifier"], call)
-    if job.status not in (STOPPING, STOPPED):
-        call.service.jobs.stop(job)
-    elif job.status == STOPPED:
-        raise Conflict(f"The job {job.name} is already stopped")
+    jobs.stop(find_job(request["jobIdentifier"], call), call)
     return {}
 
 
@@ -236,7 +214,4 @@ def list_job_events(request: Request, call: Call) -> Request:
 
 def find_job(identifier: str, call: Call) -> Job:
     """A job by ARN, id or name. Raises NotFound."""
-    job = call.service.jobs.find(KIND, identifier)
-    if job is None:
-        raise NotFound(f"There is no model customization job {identifier!r}")
-    return job
+    return jobs.find(KIND, identifier, call, "model customization job")

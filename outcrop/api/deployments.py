@@ -13,20 +13,13 @@ from outcrop.names import short_id
 from outcrop.registry import CustomModel
 from outcrop.serving import Deployment
 from outcrop.storage import Taken
-from outcrop.storage.records import TokenReused
 
 Request = dict[str, Any]
 
 
 def create_custom_model_deployment(request: Request, call: Call) -> Request:
     """Deploy a custom model; Active once its weights are loaded. Raises NotFound, Invalid."""
-    plain = {name: value for name, value in request.items() if name != "clientRequestToken"}
-    try:
-        arn = call.storage.records.once(
-            "custom-model-deployment", request.get("clientRequestToken"), plain, lambda: _create(request, call)
-        )
-    except TokenReused:
-        raise Invalid("clientRequestToken was used before with other parameters") from None
+    arn = call.once("custom-model-deployment", request, lambda: _create(request, call), Invalid)
     return {"customModelDeploymentArn": arn}
 
 

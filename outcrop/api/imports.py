@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from outcrop.api import jobs
 from outcrop.api.call import Call
 from outcrop.api.lists import page
 from outcrop.api.tags import read_tags
@@ -10,8 +11,6 @@ from outcrop.errors import Conflict, Invalid, NotFound, Unsupported
 from outcrop.jobs import Job
 from outcrop.names import short_id
 from outcrop.registry import ImportedModel
-from outcrop.storage import Taken
-from outcrop.storage.records import TokenReused
 
 Request = dict[str, Any]
 KIND = "import"
@@ -27,14 +26,7 @@ def create_model_import_job(request: Request, call: Call) -> Request:
     uri = (request["modelDataSource"].get("s3DataSource") or {}).get("s3Uri")
     if uri is None:
         raise Invalid("modelDataSource.s3DataSource.s3Uri is needed: the folder in S3 that holds the model")
-    plain = {name: value for name, value in request.items() if name != "clientRequestToken"}
-    try:
-        arn = call.storage.records.once(
-            KIND, request.get("clientRequestToken"), plain, lambda: _create(request, uri, call)
-        )
-    except TokenReused:
-        raise Conflict("clientRequestToken was used before with other parameters") from None
-    return {"jobArn": arn}
+    return {"jobArn": call.once(KIND, request, lambda: _create(request, uri, call))}
 
 
 def _create(request: Request, uri: str, call: Call) -> str:
@@ -54,18 +46,12 @@ def _create(request: Request, uri: str, call: Call) -> str:
             "vpcConfig": request.get("vpcConfig"),
         },
     )  # fmt: skip
-    try:
-        service.jobs.submit(job)
-    except Taken:
-        raise Conflict(f"There is already a job named {job.name}; choose another jobName") from None
-    return job.arn
+    return jobs.submit(job, call)
 
 
 def get_model_import_job(request: Request, call: Call) -> Request:
     """An import job."""
-    job = call.service.jobs.find(KIND, request["jobIdentifier"])
-    if job is None:
-        raise NotFound(f"There is no model import job {request['jobIdentifier']!r}")
+    job = jobs.find(KIND, request["jobIdentifier"], call, "model import job")
     return {
         **_job_summary(job),
         "roleArn": job.request["role"],
@@ -116,8 +102,8 @@ def delete_imported_model(request: Request, call: Call) -> Request:
     service = call.service
     model = _find(request["modelIdentifier"], call)
     users = service.serving.users_of(model.arn)
-    jobs = [*service.jobs.all("customization"), *service.jobs.all("sweep")]
-    users += [job.name for job in jobs if not job.ended_at and model.id in job.request["base_model"]]
+    tuning = [*service.jobs.all("customization"), *service.jobs.all("sweep")]
+    users += [job.name for job in tuning if not job.ended_at and model.id in job.request["base_model"]]
     if users:
         raise Conflict(f"The imported model {model.name} is in use by {', '.join(users[:5])}; delete them first")
     service.registry.delete_imported(model)

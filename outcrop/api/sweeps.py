@@ -6,17 +6,17 @@ from typing import Any
 import msgspec
 
 from outcrop import hyperparameters
+from outcrop.api import jobs
 from outcrop.api.call import Call
 from outcrop.api.lists import page
 from outcrop.clock import now
-from outcrop.errors import Conflict, Invalid, NotFound
+from outcrop.errors import Invalid
 from outcrop.jobs import Job, Phase
-from outcrop.jobs.job import STOPPED, STOPPING
 from outcrop.names import short_id
-from outcrop.storage import Taken
 
 Request = dict[str, Any]
 KIND = "sweep"
+MOST_TRIALS = 1000
 TYPES = ("FINE_TUNING", "CONTINUED_PRE_TRAINING")
 
 
@@ -43,9 +43,6 @@ class Asked(msgspec.Struct, forbid_unknown_fields=True):
     trials: int | None = None
 
 
-MOST_TRIALS = 1000
-
-
 def create_model_customization_sweep(request: Request, call: Call) -> Request:
     """Try settings over one training file: every combination of `grid`, or `trials` chosen from `grid` and `ranges`.
 
@@ -66,15 +63,11 @@ def create_model_customization_sweep(request: Request, call: Call) -> Request:
         raise Invalid(f"the sweep has {trials:,} trials; from 1 to {MOST_TRIALS:,} are taken")
     if "generalValidationS3Uri" in asked.hyperParameters:
         raise Invalid("generalValidationS3Uri is for jobs; a sweep compares validation losses alone")
-    if not asked.outputDataConfig.s3Uri.startswith("s3://"):
-        raise Invalid(f"outputDataConfig.s3Uri is {asked.outputDataConfig.s3Uri!r}; it must begin with s3://")
+    jobs.check_output(asked.outputDataConfig.s3Uri, "outputDataConfig.s3Uri", call)
     registry = call.service.registry
     parent = registry.find_custom(asked.baseModelIdentifier)
     base = registry.base(parent.base if parent else asked.baseModelIdentifier)
     hyperparameters.read(asked.hyperParameters, base.num_parameters, asked.customizationType)
-    bucket = asked.outputDataConfig.s3Uri.removeprefix("s3://").partition("/")[0]
-    if call.storage.objects.bucket(bucket) is None:
-        raise Invalid(f"outputDataConfig.s3Uri: there is no bucket {bucket!r}; create it first")
     identifier = short_id()
     job = Job(
         id=identifier, arn=call.names.arn("model-customization-sweep", f"{base.id}/{identifier}"), name=asked.sweepName,
@@ -88,11 +81,7 @@ def create_model_customization_sweep(request: Request, call: Call) -> Request:
             "ranges": asked.ranges, "trials": asked.trials,
         },
     )  # fmt: skip
-    try:
-        call.service.jobs.submit(job)
-    except Taken:
-        raise Conflict(f"There is already a job named {job.name}; choose another sweepName") from None
-    return {"sweepArn": job.arn}
+    return {"sweepArn": jobs.submit(job, call, "sweepName")}
 
 
 def get_model_customization_sweep(request: Request, call: Call) -> Request:
@@ -130,11 +119,7 @@ def list_model_customization_sweeps(request: Request, call: Call) -> Request:
 
 def stop_model_customization_sweep(request: Request, call: Call) -> Request:
     """End the trials under way where they are and begin no more; what there is is written out."""
-    job = _find(request["sweepIdentifier"], call)
-    if job.status == STOPPED:
-        raise Conflict(f"The sweep {job.name} is already stopped")
-    if job.status != STOPPING:
-        call.service.jobs.stop(job)
+    jobs.stop(_find(request["sweepIdentifier"], call), call)
     return {}
 
 
@@ -146,7 +131,4 @@ def _summary(job: Job) -> Request:
 
 
 def _find(identifier: str, call: Call) -> Job:
-    job = call.service.jobs.find(KIND, identifier)
-    if job is None:
-        raise NotFound(f"There is no sweep {identifier!r}")
-    return job
+    return jobs.find(KIND, identifier, call, "sweep")

@@ -13,7 +13,6 @@ from outcrop.errors import Conflict, Invalid, NotFound
 from outcrop.names import short_id
 from outcrop.serving import Provisioned
 from outcrop.storage import Taken
-from outcrop.storage.records import TokenReused
 
 Request = dict[str, Any]
 
@@ -22,13 +21,7 @@ TERMS = {"OneMonth": timedelta(days=30), "SixMonths": timedelta(days=182)}
 
 def create_provisioned_model_throughput(request: Request, call: Call) -> Request:
     """Reserve places for a base or custom model; InService once its weights are loaded. Raises NotFound, Invalid."""
-    plain = {name: value for name, value in request.items() if name != "clientRequestToken"}
-    try:
-        arn = call.storage.records.once(
-            "provisioned-model", request.get("clientRequestToken"), plain, lambda: _create(request, call)
-        )
-    except TokenReused:
-        raise Invalid("clientRequestToken was used before with other parameters") from None
+    arn = call.once("provisioned-model", request, lambda: _create(request, call), Invalid)
     return {"provisionedModelArn": arn}
 
 
