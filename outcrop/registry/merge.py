@@ -4,7 +4,6 @@ Merging rounds: into 4 bits it loses the tuning (huggingface/peft #2321), into 1
 float32, written in the type asked for, read back, and its logits compared with those of base and adapter kept apart.
 """
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from outcrop.errors import Invalid
+from outcrop.registry.adapters import read_adapter
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Largest difference between logits, as a part of their standard deviation. A type's rounding of the weights alone moves
@@ -47,8 +46,8 @@ def merge(base: Path, adapter: Path | None, out: Path, dtype: str) -> Checked:
         raise Invalid(f"{out} is there already; choose another folder")
     model = _load(base)
     probe = torch.randint(0, model.config.vocab_size, (1, PROBE_TOKENS), generator=torch.Generator().manual_seed(0))
-    pairs = _pairs(model, adapter) if adapter is not None else {}
-    with torch.no_grad(), _applied(pairs):
+    pairs = adapted(model, adapter) if adapter is not None else {}
+    with torch.no_grad(), applied(pairs):
         expected = model(probe).logits[0]
     with torch.no_grad():
         for layer, (A_rI, scaled_B_Or) in pairs.items():
@@ -84,24 +83,21 @@ def _load(folder: Path) -> PreTrainedModel:
     return model
 
 
-def _pairs(model: PreTrainedModel, adapter: Path) -> dict[nn.Module, tuple[Tensor, Tensor]]:
-    """Each adapted layer with A and scaled B. Raises Invalid for adapters that are not plain low-rank ones."""
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    odd = [name for name in ("use_dora", "rank_pattern", "alpha_pattern", "lora_bias") if config.get(name)]
-    if odd:
-        raise Invalid(f"{adapter}: {odd[0]} is not supported; only plain low-rank adapters are")
-    scale = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
-    tensors = load_file(adapter / "adapter_model.safetensors")
-    names = sorted({key.removeprefix("base_model.model.").rsplit(".lora_", 1)[0] for key in tensors})
-    found = {}
-    for name in names:
-        A_rI, B_Or = (tensors[f"base_model.model.{name}.lora_{side}.weight"].float() for side in "AB")
-        found[model.get_submodule(name)] = (A_rI, B_Or * scale)
-    return found
+def adapted(model: nn.Module, adapter: Path) -> dict[nn.Module, tuple[Tensor, Tensor]]:
+    """Each layer that an adapter is for, with A and scaled B. Raises Invalid for layers that the model has not."""
+    try:
+        pairs = read_adapter(adapter)
+    except ValueError as error:
+        raise Invalid(str(error)) from None
+    layers = dict(model.named_modules())
+    unknown = [name for name in pairs if name not in layers]
+    if unknown:
+        raise Invalid(f"the adapter has a layer {unknown[0]}, which the base model has not")
+    return {layers[name]: pair for name, pair in pairs.items()}
 
 
 @contextmanager
-def _applied(pairs: dict[nn.Module, tuple[Tensor, Tensor]]) -> Iterator[None]:
+def applied(pairs: dict[nn.Module, tuple[Tensor, Tensor]]) -> Iterator[None]:
     """Within the block each layer adds its adapter's output, kept apart from the weights."""
 
     def adds(A_rI: Tensor, scaled_B_Or: Tensor) -> object:

@@ -24,6 +24,7 @@ from outcrop.serving import Serving
 from outcrop.serving.engines.supervisor import Engines
 from outcrop.settings import Settings
 from outcrop.storage import Storage
+from outcrop.workflows.outputs import prefix_of, put
 
 MANIFEST = "manifest.json.out"
 TOLD_EVERY_S = 1.0
@@ -157,19 +158,14 @@ class Batch:
 
     def _write(self, job: Job, sources: list[Source], run: Path, counts: Counts) -> None:
         """`{output}/{job id}/{file}.out` for every file, and the manifest."""
-        bucket, folder = split_uri(job.request["output_uri"])
-        prefix = f"{folder.rstrip('/')}/" if folder.strip("/") else ""
-        prefix += f"{job.id}/"
+        bucket, prefix = prefix_of(job.request["output_uri"], job.id)
         for number, source in enumerate(sources):
             file = run / f"{number}.answers"
             if not file.is_file():
                 continue
-            path = self.storage.objects.new_file(_records(file))
-            with path.open("rb") as written:
-                etag = hashlib.file_digest(written, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
             given = job.request["input_uri"]
             name = source.uri.removeprefix(f"{given.rstrip('/')}/") if source.uri != given else given.rpartition("/")[2]
-            self.storage.objects.put(bucket, f"{prefix}{name}.out", path, etag, {"ContentType": "application/x-ndjson"})
+            put(self.storage.objects, bucket, f"{prefix}{name}.out", _records(file), "application/x-ndjson")
         manifest = msgspec.json.encode(counts.manifest())
         self.storage.objects.put_bytes(bucket, prefix + MANIFEST, manifest, "application/json")
 

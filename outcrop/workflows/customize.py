@@ -12,7 +12,6 @@ import msgspec
 import outcrop
 from outcrop import datasets, hyperparameters
 from outcrop.clock import now
-from outcrop.datasets.formats import PLAIN_TEXT, SUPERVISED, Format
 from outcrop.errors import Invalid
 from outcrop.jobs import Job, Tell
 from outcrop.jobs.children import tail
@@ -24,7 +23,7 @@ from outcrop.storage import Storage
 from outcrop.training import Plan, Result
 from outcrop.training.plan import PROGRESS, RESULT, STOP
 from outcrop.workflows.outputs import checkpoints_of, metrics_files, write_outputs
-from outcrop.workflows.preparation import Checked, Options, Preparation, steps_of, training_child
+from outcrop.workflows.preparation import Checked, Options, Preparation, check, steps_of, training_child
 
 POLL_S = 0.2
 PREPARED = "prepared.json"
@@ -54,7 +53,7 @@ class Customize:
         prepared = Prepared.read(run)
         if prepared is None:
             with tell.phase("validation"):
-                checked = self._check(request, options)
+                checked = check(request, options, self.storage.objects, self.settings)
                 tell.event(
                     kind="data", rows=checked.train.rows, validation_rows=[report.rows for report in checked.validation]
                 )
@@ -70,29 +69,6 @@ class Customize:
                 raise Stopped
 
     # --- the stations -----------------------------------------------------------------------------------------------
-
-    def _check(self, request: dict[str, Any], options: Options) -> Checked:
-        """Every line of every file is right."""
-        limits, objects = self.settings, self.storage.objects
-        is_text = request["customization"] == "CONTINUED_PRE_TRAINING"
-        allowed = PLAIN_TEXT if is_text else SUPERVISED
-        most = limits.max_pretraining_rows if is_text else limits.max_training_rows
-        fewest = 1 if is_text else limits.min_training_rows
-        train = datasets.check(
-            datasets.find(objects, request["training_uri"]), allowed,
-            fewest=fewest, most=most, most_bytes=limits.max_training_bytes,
-        )  # fmt: skip
-
-        def held_out(uri: str, forms: tuple[Format, ...]) -> datasets.Report:
-            return datasets.check(
-                datasets.find(objects, uri), forms,
-                fewest=1, most=limits.max_validation_rows, most_bytes=limits.max_validation_bytes,
-            )  # fmt: skip
-
-        validation = [held_out(uri, allowed) for uri in request["validation_uris"]]
-        general_uri = options["generalValidationS3Uri"]
-        general = held_out(str(general_uri), (*SUPERVISED, *PLAIN_TEXT)) if general_uri is not None else None
-        return Checked(train, validation, general)
 
     def _prepare(
         self, checked: Checked, renderer: Renderer, options: Options, request: dict[str, Any], run: Path, tell: Tell

@@ -7,6 +7,7 @@ Metrics stand where AWS's documentation says and where AWS's notebooks read, bec
 
 import hashlib
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,9 +71,7 @@ def checkpoints_of(run: Path) -> list[Path]:
 
 def write_sweep(objects: Objects, output_uri: str, job_id: str, ranked: list[Trial]) -> str | None:
     """Table, picture and the best trial's weights under `{output}/model-customization-sweep-{id}/`; the weights' URI."""
-    bucket, folder = split_uri(output_uri)
-    prefix = f"{folder.rstrip('/')}/" if folder.strip("/") else ""
-    prefix += f"model-customization-sweep-{job_id}/"
+    bucket, prefix = prefix_of(output_uri, f"model-customization-sweep-{job_id}")
     objects.put_bytes(
         bucket, prefix + "sweep.json", msgspec.json.format(msgspec.json.encode(ranked)), "application/json"
     )
@@ -92,9 +91,7 @@ def write_outputs(
 
     A checkpoint's folder can be given to CreateCustomModel.
     """
-    bucket, folder = split_uri(output_uri)
-    prefix = f"{folder.rstrip('/')}/" if folder.strip("/") else ""
-    prefix += f"model-customization-job-{job_id}/"
+    bucket, prefix = prefix_of(output_uri, f"model-customization-job-{job_id}")
     objects.put_bytes(bucket, prefix + STEPS, metrics.training.encode(), "text/csv")
     if metrics.general is not None:
         objects.put_bytes(bucket, f"{prefix}{VALIDATION}/general_metrics.csv", metrics.general.encode(), "text/csv")
@@ -108,10 +105,28 @@ def write_outputs(
         _write_folder(objects, bucket, f"{prefix}{WEIGHTS}", weights)
 
 
+def prefix_of(output_uri: str, name: str) -> tuple[str, str]:
+    """Bucket and prefix, with its slash, of a folder of that name under an output URI."""
+    bucket, folder = split_uri(output_uri)
+    return bucket, f"{folder.rstrip('/')}/{name}/" if folder.strip("/") else f"{name}/"
+
+
 def _write_folder(objects: Objects, bucket: str, prefix: str, folder: Path) -> None:
     for path in sorted(folder.iterdir()):
         with path.open("rb") as file:
-            etag = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-            file.seek(0)
-            copy = objects.new_file(iter(lambda: file.read(1 << 20), b""))
-        objects.put(bucket, f"{prefix}/{path.name}", copy, etag, {"ContentType": "application/octet-stream"})
+            put(objects, bucket, f"{prefix}/{path.name}", iter(lambda file=file: file.read(1 << 20), b""))  # type: ignore[misc]
+
+
+def put(
+    objects: Objects, bucket: str, key: str, chunks: Iterable[bytes], content_type: str = "application/octet-stream"
+) -> None:
+    """Write an object of any size."""
+    digest = hashlib.md5(usedforsecurity=False)
+
+    def hashed() -> Iterator[bytes]:
+        for chunk in chunks:
+            digest.update(chunk)
+            yield chunk
+
+    file = objects.new_file(hashed())
+    objects.put(bucket, key, file, digest.hexdigest(), {"ContentType": content_type})

@@ -13,13 +13,14 @@ import msgspec
 
 from outcrop import datasets, hyperparameters
 from outcrop.datasets import Report, Rows, RowsCache
+from outcrop.datasets.formats import PLAIN_TEXT, SUPERVISED, Format
 from outcrop.errors import Invalid
 from outcrop.jobs.children import python_child
 from outcrop.machine import idle_cpus
 from outcrop.registry import Registry
 from outcrop.rendering import Renderer
 from outcrop.settings import Settings
-from outcrop.storage import Storage
+from outcrop.storage import Objects, Storage
 from outcrop.training import Plan
 from outcrop.training.plan import MEETING
 from outcrop.training.plan import Settings as TrainingSettings
@@ -38,6 +39,28 @@ class Checked:
     train: Report
     validation: list[Report] = field(default_factory=list)
     general: Report | None = None
+
+
+def check(request: dict[str, Any], options: Options, objects: Objects, limits: Settings) -> Checked:
+    """Every line of every file of a request in S3 is right. Raises Invalid that says what is not."""
+    is_text = request["customization"] == "CONTINUED_PRE_TRAINING"
+    allowed = PLAIN_TEXT if is_text else SUPERVISED
+
+    def held_out(uri: str, forms: tuple[Format, ...]) -> Report:
+        return datasets.check(
+            datasets.find(objects, uri), forms,
+            fewest=1, most=limits.max_validation_rows, most_bytes=limits.max_validation_bytes,
+        )  # fmt: skip
+
+    train = datasets.check(
+        datasets.find(objects, request["training_uri"]), allowed, fewest=1 if is_text else limits.min_training_rows,
+        most=limits.max_pretraining_rows if is_text else limits.max_training_rows, most_bytes=limits.max_training_bytes,
+    )  # fmt: skip
+    general = options["generalValidationS3Uri"]
+    return Checked(
+        train, [held_out(uri, allowed) for uri in request["validation_uris"]],
+        held_out(str(general), (*SUPERVISED, *PLAIN_TEXT)) if general is not None else None,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -150,18 +173,17 @@ class _Together:
 
     @property
     def returncode(self) -> int | None:
-        """Of the first that has died, else of the first."""
+        """Of the first that has failed, else of the first; None while it runs."""
         codes = [child.returncode for child in self._children]
         return next((code for code in codes if code), codes[0])
 
     def poll(self) -> int | None:
-        """None while all of them run, or have ended well and the first still runs."""
+        """The same, after those that still run have been ended if one has failed."""
         if any(child.poll() for child in self._children):
-            for child in self._children[1:] if self._children[0].poll() is not None else self._children:
-                if child.poll() is None:
-                    child.kill()
-            self._children[0].wait()
-        return None if self._children[0].poll() is None else self.returncode
+            for child in self._children:
+                child.kill()
+                child.wait()
+        return self.returncode
 
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Until they have ended. Raises TimeoutError."""

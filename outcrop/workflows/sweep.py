@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from outcrop import datasets, hyperparameters
-from outcrop.datasets.formats import PLAIN_TEXT, SUPERVISED
+from outcrop import hyperparameters
+from outcrop.datasets.formats import SUPERVISED
 from outcrop.errors import Invalid
 from outcrop.jobs import Job, Lost, Tell
 from outcrop.jobs.worker import Stopped
@@ -24,7 +24,7 @@ from outcrop.settings import Settings
 from outcrop.storage import Storage
 from outcrop.workflows.outputs import write_sweep
 from outcrop.workflows.plan import check_files
-from outcrop.workflows.preparation import Checked, Options, Preparation
+from outcrop.workflows.preparation import Checked, Options, Preparation, check
 from outcrop.workflows.trials import SAID, Said, Search, Trial, Trials, picture, search_of, table
 
 # Set aside when there is no validation file, because trials are compared by validation loss.
@@ -60,7 +60,7 @@ class Sweep:
         )
         options = hyperparameters.read(given, request["num_parameters"], request["customization"])
         with tell.phase("validation"):
-            checked = self._check(request)
+            checked = check(request, options, self.storage.objects, self.settings)
         with tell.phase("training"):
             trials = self._trials(run, checked, options, request, given, space)
 
@@ -107,18 +107,6 @@ class Sweep:
         return ranked
 
     # --- the stations -----------------------------------------------------------------------------------------------
-
-    def _check(self, request: dict[str, Any]) -> Checked:
-        limits, objects = self.settings, self.storage.objects
-        is_text = request["customization"] == "CONTINUED_PRE_TRAINING"
-        reports = [
-            datasets.check(
-                datasets.find(objects, uri), PLAIN_TEXT if is_text else SUPERVISED, fewest=1,
-                most=limits.max_pretraining_rows, most_bytes=limits.max_training_bytes,
-            )
-            for uri in (request["training_uri"], *request["validation_uris"])
-        ]  # fmt: skip
-        return Checked(reports[0], reports[1:])
 
     def _trials(
         self, folder: Path, checked: Checked, options: Options, request: dict[str, Any], given: Mapping[str, str],

@@ -4,7 +4,6 @@ A trial is stopped when a third of its steps are done and its best validation lo
 had come to by then (the median stopping rule: Golovin et al., Google Vizier, 2017).
 """
 
-import contextlib
 import csv
 import io
 import itertools
@@ -191,45 +190,56 @@ class Trials:
     lay_out: Callable[[Path, Said], None]
     at_once: int
     ended: list[Trial] = field(default_factory=list)
+    _waiting: list[tuple[Path, Said]] = field(default_factory=list)
+    _number: int = 0
 
     def run(self, tell: Callable[[Trial], None], wants_stop: Callable[[], bool] = lambda: False) -> list[Trial]:
         """All of them, best first. When a stop is wanted those under way end where they are, and no more begin."""
-        waiting = self._take_up()
-        number = len(list(self.folder.glob("trial-*")))
+        self._waiting = self._take_up()
+        self._number = len(list(self.folder.glob("trial-*")))
         running: list[_Running] = []
-        with contextlib.ExitStack() as children:
+        try:
             while True:
-                while len(running) < self.at_once and not wants_stop():
-                    if waiting:
-                        run, said = waiting.pop(0)
-                    elif (asked := self.search.ask()) is not None:
-                        number += 1
-                        try:
-                            run, said = self._begin(number - 1, asked), asked
-                        except Invalid as error:  # such as options that exclude each other
-                            self._hear(Trial(asked, None, [], False, 0.0, error.message))
-                            tell(self.ended[-1])
-                            continue
-                    else:
-                        break
-                    context = training_child(run, Plan.read(run))
-                    running.append(_Running(run, said, context, children.enter_context(context)))
+                while len(running) < self.at_once and not wants_stop() and (begun := self._begin_next(tell)):
+                    running.append(begun)
                 if not running:
                     return self.ranked()
                 time.sleep(POLL_S)
-                curves = [trial.curve for trial in self.ended] + [curve_of(one.run) for one in running]
-                for one in list(running):
-                    if one.child.poll() is not None:
-                        one.context.__exit__(None, None, None)  # its log is closed; the stack finds it done
-                        running.remove(one)
-                        self._end(one.run, one.said, one.was_stopped)
-                        tell(self.ended[-1])
-                    elif not one.was_stopped:
-                        curve = curve_of(one.run)
-                        others = [other for other in curves if other != curve]
-                        if wants_stop() or is_losing(curve, others):
-                            (one.run / STOP).touch()
-                            one.was_stopped = True
+                for one in [one for one in running if one.child.poll() is not None]:
+                    running.remove(one)
+                    one.context.__exit__(None, None, None)
+                    self._end(one.run, one.said, one.was_stopped)
+                    tell(self.ended[-1])
+                self._stop_losers(running, wants_stop())
+        finally:
+            for one in running:
+                one.context.__exit__(None, None, None)
+
+    def _begin_next(self, tell: Callable[[Trial], None]) -> _Running | None:
+        """Start what an earlier process left, or what the search asks for; None when there is no more."""
+        while not self._waiting:
+            said = self.search.ask()
+            if said is None:
+                return None
+            self._number += 1
+            try:
+                self._waiting.append((self._lay_out(self._number - 1, said), said))
+            except Invalid as error:  # such as options that exclude each other
+                self._hear(Trial(said, None, [], False, 0.0, error.message))
+                tell(self.ended[-1])
+        run, said = self._waiting.pop(0)
+        context = training_child(run, Plan.read(run))
+        return _Running(run, said, context, context.__enter__())
+
+    def _stop_losers(self, running: list[_Running], all_of_them: bool) -> None:
+        curves = {one.run: curve_of(one.run) for one in running}
+        for one in running:
+            others = [trial.curve for trial in self.ended] + [
+                curves[other.run] for other in running if other is not one
+            ]
+            if not one.was_stopped and (all_of_them or is_losing(curves[one.run], others)):
+                (one.run / STOP).touch()
+                one.was_stopped = True
 
     def ranked(self) -> list[Trial]:
         """Those that have ended, best first."""
@@ -247,7 +257,7 @@ class Trials:
                 left.append((run, said))
         return left
 
-    def _begin(self, number: int, said: Said) -> Path:
+    def _lay_out(self, number: int, said: Said) -> Path:
         run = self.folder / f"trial-{number:03d}"
         run.mkdir()
         try:

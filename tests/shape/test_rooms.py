@@ -36,6 +36,7 @@ MAY_TOUCH_TORCH = (
     "arithmetic.py",
     "training/",
     "serving/engines/torch_engine.py",
+    "registry/adapters.py",
     "registry/merge.py",
     "serving/engines/trial.py",
 )

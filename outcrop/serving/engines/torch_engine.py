@@ -5,7 +5,6 @@ one more token in one batch. Shape legend: T tokens laid end to end, B active re
 C cache positions, D head width, V vocabulary.
 """
 
-import json
 import logging
 import queue
 import socket
@@ -19,13 +18,13 @@ from typing import Any
 import msgspec
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from outcrop import arithmetic
 from outcrop.arithmetic import multiplying_by, product
+from outcrop.registry.adapters import read_adapter
 from outcrop.serving.protocol import REQUESTS, Generate, Load, Reply, Request, Score
 
 log = logging.getLogger("outcrop.engine")
@@ -183,26 +182,13 @@ class TorchEngine:
         """Put an adapter in PEFT's layout on the layers. Raises ValueError when it does not fit this base."""
         if folder in self._loaded:
             return
-        config = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
-        odd = [name for name in ("use_dora", "rank_pattern", "alpha_pattern", "lora_bias") if config.get(name)]
-        if odd:
-            raise ValueError(f"{odd[0]} is not supported; only plain low-rank adapters are")
-        scale = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
-        tensors = load_file(Path(folder) / "adapter_model.safetensors")
-        names = {key.removeprefix("base_model.model.").rsplit(".lora_", 1)[0] for key in tensors}
-        unknown = sorted(names - self._layers.keys())
-        if unknown or not names:
-            raise ValueError(f"the adapter does not fit this base: {unknown[:3] or 'it is empty'}")
-        if len(tensors) != 2 * len(names):
-            raise ValueError(
-                f"the adapter has {len(tensors)} tensors for {len(names)} layers; two a layer are expected"
-            )
-        loaded = {}
-        for name in names:
-            A_rI, B_Or = (tensors[f"base_model.model.{name}.lora_{side}.weight"].float() for side in "AB")
+        loaded = read_adapter(Path(folder))
+        unknown = sorted(loaded.keys() - self._layers.keys())
+        if unknown:
+            raise ValueError(f"the adapter does not fit this base: {unknown[:3]}")
+        for name, (A_rI, B_Or) in loaded.items():
             if (B_Or.shape[0], A_rI.shape[1]) != _shape(self._layers[name].base) or A_rI.shape[0] != B_Or.shape[1]:
                 raise ValueError(f"the adapter does not fit this base: {name} has other sizes")
-            loaded[name] = (A_rI, B_Or * scale)
         for name, pair in loaded.items():
             self._layers[name].adapters[folder] = pair
         self._loaded.add(folder)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoModelForCausalLM, logging
-from transformers.pytorch_utils import Conv1D
 
+from outcrop.errors import Invalid
+from outcrop.registry.merge import adapted, applied
 from outcrop.serving.engines.torch_engine import Active, TorchEngine
 from outcrop.serving.protocol import Generate
 
@@ -39,6 +39,8 @@ def main(folder: Path, adapter: Path | None) -> int:
     logging.disable_progress_bar()
     try:
         found = try_out(folder, adapter)
+    except Invalid as error:
+        found = {"reason": error.message}
     except (OSError, ValueError, KeyError, RuntimeError, IndexError, TypeError, AttributeError) as error:
         reason = f"the weights do not load as the config says: {type(error).__name__}: {error}"
         found = {"reason": reason[:1500]}
@@ -53,18 +55,18 @@ def try_out(folder: Path, adapter: Path | None) -> dict[str, Any]:
         folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True, trust_remote_code=False,
         use_safetensors=True,
     ).eval()  # fmt: skip
-    if adapter is not None:
-        merge(model, adapter)
+    pairs = adapted(model, adapter) if adapter is not None else {}
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     ids_1T = torch.tensor([tokenizer.encode(TEXT).ids])
     begin = ids_1T[:, : ids_1T.shape[1] // 2]
-    logits_TV = model(ids_1T).logits[0, :-1].float()
-    loss = float(torch.nn.functional.cross_entropy(logits_TV, ids_1T[0, 1:]))
-    if isnan(loss):
-        return {"reason": "the model's logits are no numbers; the weights are damaged"}
-    written = model.generate(
-        begin, attention_mask=torch.ones_like(begin), max_new_tokens=WRITTEN, do_sample=False, pad_token_id=0
-    )
+    with applied(pairs):
+        logits_TV = model(ids_1T).logits[0, :-1].float()
+        loss = float(torch.nn.functional.cross_entropy(logits_TV, ids_1T[0, 1:]))
+        if isnan(loss):
+            return {"reason": "the model's logits are no numbers; the weights are damaged"}
+        written = model.generate(
+            begin, attention_mask=torch.ones_like(begin), max_new_tokens=WRITTEN, do_sample=False, pad_token_id=0
+        )
     del model
     off = difference(folder, adapter, ids_1T[0], begin.shape[1], logits_TV)
     if off > MOST_DIFFERENCE:
@@ -103,21 +105,6 @@ def difference(folder: Path, adapter: Path | None, ids_T: Tensor, begin: int, ex
         active.next_token = int(ids_T[place + 1])
         engine.decode()
     return off
-
-
-def merge(model: torch.nn.Module, adapter: Path) -> None:
-    """Add an adapter in PEFT's layout to the weights. Raises ValueError when it does not fit."""
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    scale = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
-    tensors = load_file(adapter / "adapter_model.safetensors")
-    layers = dict(model.named_modules())
-    for name in sorted({name.removeprefix("base_model.model.").rsplit(".lora_", 1)[0] for name in tensors}):
-        if name not in layers:
-            raise ValueError(f"the adapter has a layer {name}, which the base model has not")
-        layer = layers[name]
-        A_rI, B_Or = (tensors[f"base_model.model.{name}.lora_{side}.weight"].float() for side in "AB")
-        change = scale * (B_Or @ A_rI)
-        layer.weight.data += change.T if isinstance(layer, Conv1D) else change
 
 
 if __name__ == "__main__":
