@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from outcrop import __version__
-from outcrop.cli import deployments, jobs, models, trying
+from outcrop.cli import deployments, jobs, models, planning
 from outcrop.cli.installation import fail, out
 from outcrop.errors import OutcropError
 from outcrop.settings import Settings
@@ -24,8 +24,8 @@ app = typer.Typer(
 app.add_typer(models.app, name="models")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(deployments.app, name="deployments")
-app.command()(trying.plan)
-app.command()(trying.sweep)
+app.command()(planning.plan)
+app.command()(planning.sweep)
 
 
 def main() -> None:

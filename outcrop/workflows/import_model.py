@@ -20,7 +20,7 @@ from outcrop.storage import Storage
 from outcrop.workflows.folders import copy_folder
 
 # What trying out may take; loading a model of some gigabytes takes a minute or two.
-TEMPLATE_S, TRIAL_S = 60, 3600
+TEMPLATE_S, SMOKE_S = 60, 3600
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ImportModel:
             told = _ask("outcrop.rendering", [str(below)], TEMPLATE_S, "the chat template or tokenizer")
             tell.check()
             adapter = [str(folder)] if base else []
-            tried = _ask("outcrop.serving.engines.trial", [str(below), *adapter], TRIAL_S, "the model")
+            tried = _ask("outcrop.serving.engines.smoke", [str(below), *adapter], SMOKE_S, "the model")
             model = self._model(job, found, base, bool(told["has_template"]), tried)
             tell.check()
             self.registry.take_in(model, folder)

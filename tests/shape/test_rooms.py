@@ -39,7 +39,7 @@ MAY_TOUCH_TORCH = (
     "serving/engines/torch_engine.py",
     "registry/adapters.py",
     "registry/merge.py",
-    "serving/engines/trial.py",
+    "serving/engines/smoke.py",
 )
 MAY_TOUCH_SQL = ("storage/", "jobs/queue.py")
 MAY_READ_ENVIRONMENT = ("settings.py", "jobs/children.py", "doctor.py", "demo/run.py")

@@ -160,6 +160,13 @@ def test_trees_have_the_loss_and_gradients_of_each_row_by_itself(
         assert difference(found, gradient) < 1e-5
 
 
+def test_attention_with_sinks_is_refused_in_words(tmp_path: Path) -> None:
+    sizes = {**SIZES, "head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2, "pad_token_id": 0}
+    AutoModelForCausalLM.from_config(transformers.GptOssConfig(**sizes)).save_pretrained(tmp_path)
+    with pytest.raises(Invalid, match=r"sinks \(GPT-OSS\), which are not trained here"):
+        trainee_of(tmp_path).learner.loss(Microbatch.of(trees(), [0]))
+
+
 def test_a_forest_holds_every_row_and_learns_what_the_rows_learn() -> None:
     rows = trees()
     forest = Forest.of(rows, range(len(rows)))

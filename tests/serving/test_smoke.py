@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from outcrop.serving.engines import torch_engine, trial
+from outcrop.serving.engines import smoke, torch_engine
 from outcrop.training.lora import save_adapters
 from tests.models import make_llama, make_tokenizer
 from tests.training.test_exactness import SIZES, trainee_of
@@ -24,7 +24,7 @@ def gemma(tmp_path: Path) -> Path:
 
 
 def test_a_model_is_measured_and_written_with(gemma: Path) -> None:
-    found = trial.try_out(gemma, None)
+    found = smoke.smoke_test(gemma, None)
     assert found["loss"] == pytest.approx(found["uniform_loss"], rel=0.1), "random weights know nothing"
     assert found["sample"]
 
@@ -32,7 +32,7 @@ def test_a_model_is_measured_and_written_with(gemma: Path) -> None:
 def test_what_the_engine_leaves_out_of_an_architecture_is_noticed(gemma: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     careless = torch_engine.How
     monkeypatch.setattr(torch_engine, "How", lambda scale, _softcap, _sinks: careless(scale))
-    assert "does not compute this architecture" in trial.try_out(gemma, None)["reason"]
+    assert "does not compute this architecture" in smoke.smoke_test(gemma, None)["reason"]
 
 
 def test_an_adapter_counts_in_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,6 +42,6 @@ def test_an_adapter_counts_in_both(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         adapter.B_Or.data.mul_(10)
     (tmp_path / "adapter").mkdir()
     save_adapters(trainee.adapters, tmp_path / "adapter", "base")
-    assert trial.try_out(base, tmp_path / "adapter")["loss"] != trial.try_out(base, None)["loss"]
+    assert smoke.smoke_test(base, tmp_path / "adapter")["loss"] != smoke.smoke_test(base, None)["loss"]
     monkeypatch.setattr(torch_engine.TorchEngine, "load_adapter", lambda *_: None)
-    assert "does not compute" in trial.try_out(base, tmp_path / "adapter")["reason"], "loaded, but not applied"
+    assert "does not compute" in smoke.smoke_test(base, tmp_path / "adapter")["reason"], "loaded, but not applied"

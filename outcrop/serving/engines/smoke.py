@@ -1,4 +1,4 @@
-"""Try a model out, in a process of its own: `python -m outcrop.serving.engines.trial FOLDER [ADAPTER]`.
+"""A smoke test of a model, in a process of its own: `python -m outcrop.serving.engines.smoke FOLDER [ADAPTER]`.
 
 transformers' own classes say what a short text costs the model and what each next token should be; the embedded engine must
 say the same, for the prompt at once and token by token, or the model is refused: what the engine does not know of an
@@ -38,7 +38,7 @@ def main(folder: Path, adapter: Path | None) -> int:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        found = try_out(folder, adapter)
+        found = smoke_test(folder, adapter)
     except Invalid as error:
         found = {"reason": error.message}
     except (OSError, ValueError, KeyError, RuntimeError, IndexError, TypeError, AttributeError) as error:
@@ -49,7 +49,7 @@ def main(folder: Path, adapter: Path | None) -> int:
 
 
 @torch.no_grad()
-def try_out(folder: Path, adapter: Path | None) -> dict[str, Any]:
+def smoke_test(folder: Path, adapter: Path | None) -> dict[str, Any]:
     """What was found, or the `reason` why the model is refused."""
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True, trust_remote_code=False,
