@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -12,7 +13,7 @@ from outcrop.names import base_model_id, id_of, resource_of
 from outcrop.registry.base_models import PEBBLE_FOLDER, PEBBLE_ID, BaseModel, check_id, describe
 from outcrop.registry.custom_models import CustomModel
 from outcrop.registry.imported_models import ImportedModel
-from outcrop.storage import Storage, Taken
+from outcrop.storage import Collection, Storage, Taken
 
 # What an imported model's id begins with where it stands as a base model.
 IMPORTED = "imported."
@@ -167,14 +168,17 @@ class Registry:
 
         Raises Conflict when its name is in use.
         """
+        self._keep(self.imported, model, files, "an imported model")
+
+    def _keep(self, place: Collection[Any], model: Any, files: Path, what: str) -> None:
+        """Files and record of a model; one with its id, which an earlier try has kept, is replaced."""
         self._storage.keep_artifact(model.id, files)
         try:
-            self.imported.add(model)
+            place.add(model)
         except Taken:
-            if self.imported.change(model.id, lambda _: model) is not None:
-                return
-            self._storage.drop_artifact(model.id)
-            raise Conflict(f"there is already an imported model {model.name!r}; choose another name") from None
+            if place.change(model.id, lambda _: model) is None:
+                self._storage.drop_artifact(model.id)
+                raise Conflict(f"there is already {what} {model.name!r}; choose another name") from None
 
     def delete_imported(self, model: ImportedModel) -> None:
         """Forget an imported model and remove its files. Raises Conflict while tuned models need it."""
@@ -230,13 +234,7 @@ class Registry:
 
         Raises Conflict when its name is in use.
         """
-        self._storage.keep_artifact(model.id, weights)
-        try:
-            self.custom.add(model)
-        except Taken:
-            if self.custom.change(model.id, lambda _: model) is None:
-                self._storage.drop_artifact(model.id)
-                raise Conflict(f"there is already a custom model {model.name!r}; choose another name") from None
+        self._keep(self.custom, model, weights, "a custom model")
 
     def delete_custom(self, model: CustomModel) -> None:
         """Forget a custom model and remove its weights."""
