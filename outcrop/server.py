@@ -24,7 +24,7 @@ from outcrop.jobs.children import python_child
 from outcrop.keys import LocalKeys
 from outcrop.registry import Registry
 from outcrop.serving import Serving
-from outcrop.serving.engines.supervisor import Engines
+from outcrop.serving.engines.supervisor import Engines, Options
 from outcrop.settings import Settings
 from outcrop.storage import Storage
 from outcrop.wire import Wire
@@ -35,13 +35,7 @@ log = logging.getLogger("outcrop")
 def make_service(settings: Settings, storage: Storage) -> Service:
     """The rooms of an installation, put together."""
     registry = Registry(storage)
-    engines = Engines(
-        storage.folder / "logs",
-        settings.engine_threads,
-        settings.engine_slots,
-        settings.engine_idle_s,
-        settings.engine,
-    )
+    engines = Engines(storage.folder / "logs", Options(**settings.engine_options))
     return Service(settings, storage, Jobs(storage.records), registry, Serving(storage, registry, engines))
 
 

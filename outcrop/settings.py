@@ -6,7 +6,7 @@ current one. The environment wins.
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -51,6 +51,20 @@ class Settings(BaseSettings):
         int, Field(description="threads of an engine; 0 takes one for small models, else all it may use", ge=0)
     ] = 0
     engine_slots: Annotated[int, Field(description="requests that an engine answers at once", ge=1, le=512)] = 16
+    engine_weights: Annotated[
+        str,
+        Field(
+            description="number format of an engine's weights: float32, or int8 for a quarter of the bytes",
+            pattern="^(float32|int8)$",
+        ),
+    ] = "float32"
+    engine_cache_gb: Annotated[
+        float,
+        Field(description="memory of an engine's key-value cache, in GB; 0 takes a quarter of what is free", ge=0),
+    ] = 0
+    engine_adapters_gb: Annotated[
+        float, Field(description="memory of an engine's adapters, in GB; 0 takes a tenth of what is free", ge=0)
+    ] = 0
     engine_idle_s: Annotated[
         float, Field(description="an engine without provisioned capacity ends after this", gt=0)
     ] = 900
@@ -79,6 +93,12 @@ class Settings(BaseSettings):
     def folder(self) -> Path:
         """The home folder, with `~` written out."""
         return self.home.expanduser().absolute()
+
+    @property
+    def engine_options(self) -> dict[str, Any]:
+        """The settings of engines, by the names that they have there."""
+        taken = self.model_dump(include={name for name in type(self).model_fields if name.startswith("engine")})
+        return {name.removeprefix("engine_").replace("engine", "kind"): value for name, value in taken.items()}
 
 
 def markdown() -> str:

@@ -13,7 +13,11 @@ from outcrop.errors import ModelFailed, ModelTimedOut
 
 
 class Generate(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="generate"):
-    """Continue `tokens`. `temperature` 0 takes the likeliest token; `adapter` is a folder in PEFT's layout."""
+    """Continue `tokens`. `temperature` 0 takes the likeliest token; `adapter` is a folder in PEFT's layout.
+
+    What is `provisioned` keeps the engine's promised rate whatever others ask; `logprobs` asks for each token's
+    log-probability and those of so many of the likeliest.
+    """
 
     tokens: list[int]
     max_tokens: int
@@ -23,6 +27,8 @@ class Generate(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="g
     top_p: float = 1.0
     top_k: int = 0
     seed: int | None = None
+    provisioned: bool = False
+    logprobs: int | None = None
 
 
 class Load(msgspec.Struct, frozen=True, tag_field="op", tag="load"):
@@ -49,6 +55,8 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     done: str = ""
     reason: str = ""
     loss: float | None = None
+    logprob: float | None = None
+    top: list[tuple[int, float]] = []
 
 
 REQUESTS: "msgspec.json.Decoder[Request]" = msgspec.json.Decoder(Request)

@@ -117,8 +117,10 @@ class Serving:
         Raises Throttled, NotReady, ModelFailed, ModelTimedOut.
         """
         adapter = target.weights.adapter
-        request = msgspec.structs.replace(request, adapter=str(adapter) if adapter else None)
-        with self._engines.of(target.folder).capacity.place(target.holder):
+        request = msgspec.structs.replace(
+            request, adapter=str(adapter) if adapter else None, provisioned=target.holder is not None
+        )
+        with self._engines.of(target.folder).capacity.place(target.holder, str(adapter)):
             yield from self._engines.ask(target.folder, request)
 
     # --- provisioned throughput and deployments ---------------------------------------------------------------------

@@ -21,7 +21,7 @@ from outcrop.jobs import Job, Tell
 from outcrop.jobs.worker import Stopped
 from outcrop.registry import Registry
 from outcrop.serving import Serving
-from outcrop.serving.engines.supervisor import Engines
+from outcrop.serving.engines.supervisor import Engines, Options
 from outcrop.settings import Settings
 from outcrop.storage import Storage
 from outcrop.workflows.outputs import prefix_of, put
@@ -71,10 +71,7 @@ class Batch:
         sources = self._sources(request["input_uri"])
         counts = Counts(total=sum(1 for source in sources for _ in read_lines(source)))
         expires = job.created_at + timedelta(hours=request["timeout_h"])
-        settings = self.settings
-        engines = Engines(
-            self._logs(), settings.engine_threads, settings.engine_slots, settings.engine_idle_s, settings.engine
-        )
+        engines = Engines(self._logs(), Options(**self.settings.engine_options))
         try:
             serving = Serving(self.storage, self.registry, engines)
             # Here, not in a thread of the pool: a child process is killed when the thread that began it ends (prctl(2)).

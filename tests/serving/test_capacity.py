@@ -57,3 +57,23 @@ def test_too_many_waiting_are_refused_at_once() -> None:
         assert len(refused) == 4
     for thread in threads:
         thread.join()
+
+
+def test_free_places_go_round_the_models_that_wait() -> None:
+    capacity = Capacity(slots=1, wait_s=5)
+    order: list[str] = []
+    threads = []
+
+    def ask(model: str) -> None:
+        with capacity.place(None, model):
+            order.append(model)
+
+    with capacity.place(None, "held"):
+        for model in ("busy", "busy", "busy", "busy", "quiet"):
+            threads.append(threading.Thread(target=ask, args=(model,)))
+            threads[-1].start()
+            threading.Event().wait(0.05)
+    for thread in threads:
+        thread.join()
+    assert order.index("quiet") <= 1
+    assert order.count("busy") == 4

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from outcrop.serving.engines import smoke, torch_engine
+from outcrop.serving.engines import adapters, smoke, transformed
 from outcrop.training.lora import save_adapters
 from tests.models import make_llama, make_tokenizer
 from tests.training.test_exactness import SIZES, trainee_of
@@ -30,8 +30,8 @@ def test_a_model_is_measured_and_written_with(gemma: Path) -> None:
 
 
 def test_what_the_engine_leaves_out_of_an_architecture_is_noticed(gemma: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    careless = torch_engine.How
-    monkeypatch.setattr(torch_engine, "How", lambda scale, _softcap, _sinks: careless(scale))
+    careful = transformed.Attention
+    monkeypatch.setattr(transformed, "Attention", lambda scale, *_: careful(scale))
     assert "does not compute this architecture" in smoke.smoke_test(gemma, None)["reason"]
 
 
@@ -43,5 +43,5 @@ def test_an_adapter_counts_in_both(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "adapter").mkdir()
     save_adapters(trainee.adapters, tmp_path / "adapter", "base")
     assert smoke.smoke_test(base, tmp_path / "adapter")["loss"] != smoke.smoke_test(base, None)["loss"]
-    monkeypatch.setattr(torch_engine.TorchEngine, "load_adapter", lambda *_: None)
+    monkeypatch.setattr(adapters.Pool, "add", lambda *_: None)
     assert "does not compute" in smoke.smoke_test(base, tmp_path / "adapter")["reason"], "loaded, but not applied"

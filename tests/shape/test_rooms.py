@@ -36,10 +36,9 @@ ROOMS = {
 MAY_TOUCH_TORCH = (
     "arithmetic.py",
     "training/",
-    "serving/engines/torch_engine.py",
+    "serving/engines/",
     "registry/adapters.py",
     "registry/merge.py",
-    "serving/engines/smoke.py",
 )
 MAY_TOUCH_SQL = ("storage/", "jobs/queue.py")
 MAY_READ_ENVIRONMENT = ("settings.py", "jobs/children.py", "doctor.py", "demo/run.py")
@@ -121,7 +120,7 @@ def test_broad_excepts_stand_only_at_the_edges() -> None:
         "wire/app.py",
         "jobs/worker.py",
         "serving/serving.py",
-        "serving/engines/torch_engine.py",
+        "serving/engines/loop.py",
         "workflows/create_custom_model.py",
     }
     broad = {

@@ -33,7 +33,7 @@ def answer(connection: socket.socket) -> None:
             return  # the client left
 
 
-def main(_folder: str, path: str, _threads: str, _slots: str) -> None:
+def main(_folder: str, path: str, *_: str) -> None:
     """Listen until the process ends."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(path + ".new")
@@ -45,4 +45,4 @@ def main(_folder: str, path: str, _threads: str, _slots: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:5])
+    main(*sys.argv[1:])

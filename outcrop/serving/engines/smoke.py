@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM, logging
 
 from outcrop.errors import Invalid
 from outcrop.registry.merge import adapted, applied
-from outcrop.serving.engines.torch_engine import Active, TorchEngine
-from outcrop.serving.protocol import Generate
+from outcrop.serving.engines.batch import Part
+from outcrop.serving.engines.torch_engine import TorchEngine
 
 # Written for this; plain English that any model of the language finds likely.
 TEXT = (
@@ -76,34 +76,21 @@ def smoke_test(folder: Path, adapter: Path | None) -> dict[str, Any]:
     return {"loss": loss, "uniform_loss": log(logits_TV.shape[-1]), "sample": sample}
 
 
-class Overheard(TorchEngine):
-    """The engine with the logits of its last pass in sight."""
-
-    def _draw(self, requests: list[Active], hidden_BW: Tensor) -> None:
-        self.logits_BV = self._logits(hidden_BW)
-        super()._draw(requests, hidden_BW)
-
-
 def difference(folder: Path, adapter: Path | None, ids_T: Tensor, begin: int, expected_TV: Tensor) -> float:
     """How far the engine's logits are from those expected, after `begin` tokens and after some more, one by one."""
-    engine = Overheard(folder, slots=2)
+    engine = TorchEngine(folder, slots=2)
+    line = engine.pages.begin(ids_T.tolist(), None, len(ids_T))
+    assert line is not None
+    place = None
     if adapter is not None:
-        engine.load_adapter(str(adapter))
-    asked = Generate(
-        tokens=ids_T[:begin].tolist(),
-        max_tokens=COMPARED + 1,
-        stop_tokens=[],
-        adapter=str(adapter) if adapter else None,
-    )
-    active = Active(asked, None, None)  # type: ignore[arg-type]
-    engine.admit([active])
+        engine.adapters.load(str(adapter))
+        place = engine.adapters.use(str(adapter))
     off = 0.0
-    for place in range(begin - 1, min(begin + COMPARED, len(expected_TV))):
-        expected = expected_TV[place]
-        worst = float((engine.logits_BV[0] - expected).abs().max() / expected.std())
+    for last in range(begin - 1, min(begin + COMPARED, len(expected_TV))):
+        logits = torch.from_numpy(engine.compute([Part(line, last + 1 - line.length, place)])[0])
+        expected = expected_TV[last]
+        worst = float((logits - expected).abs().max() / expected.std())
         off = max(off, worst if worst == worst else float("inf"))
-        active.next_token = int(ids_T[place + 1])
-        engine.decode()
     return off
 
 

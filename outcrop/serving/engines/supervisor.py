@@ -25,6 +25,19 @@ SILENCE_S = 120.0
 SMALL_BYTES = 100_000_000
 
 
+@dataclass(frozen=True)
+class Options:
+    """How engines run. 0 threads: as many as suit the model; 0 GB: a share of what is free."""
+
+    kind: str = "torch"
+    threads: int = 0
+    slots: int = 16
+    idle_s: float = 900.0
+    weights: str = "float32"
+    cache_gb: float = 0.0
+    adapters_gb: float = 0.0
+
+
 @dataclass
 class Engine:
     """One base's engine. `users` counts requests in flight, so that it is not ended under them."""
@@ -47,9 +60,9 @@ class Engine:
 class Engines:
     """All engines of this service process."""
 
-    def __init__(self, logs: Path, threads: int, slots: int, idle_s: float, kind: str = "torch") -> None:
-        self._logs, self._threads, self.slots, self._idle_s = logs, threads, slots, idle_s
-        self._module = ENGINES[kind]
+    def __init__(self, logs: Path, options: Options) -> None:
+        self._logs, self._options, self.slots = logs, options, options.slots
+        self._module = ENGINES[options.kind]
         self._engines: dict[Path, Engine] = {}
         self._lock = threading.Lock()
 
@@ -98,10 +111,13 @@ class Engines:
                 return
             if engine.process is None or engine.process.poll() is not None:
                 engine.socket.unlink(missing_ok=True)
-                threads = self._threads or threads_for(engine.folder)
-                arguments = [str(engine.folder), str(engine.socket), str(threads), str(self.slots)]
+                options = self._options
+                threads = str(options.threads or threads_for(engine.folder))
+                arguments = [str(engine.folder), str(engine.socket), threads, str(options.slots), options.weights]
+                memory = [str(int(gb * 1e9)) for gb in (options.cache_gb, options.adapters_gb)]
+                environment = {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads}
                 with engine.log.open("wb") as log:
-                    engine.process = python_child(self._module, arguments, log, {"OMP_NUM_THREADS": str(threads)})
+                    engine.process = python_child(self._module, arguments + memory, log, environment)
             while not engine.socket.exists():
                 if engine.process.poll() is not None:
                     raise ModelFailed(f"the engine of {engine.folder.name} did not start: {tail(engine.log)}")
@@ -120,7 +136,7 @@ class Engines:
                 if engine.is_running
                 and not engine.users
                 and not engine.capacity.reserved
-                and time.monotonic() - engine.used_at > self._idle_s
+                and time.monotonic() - engine.used_at > self._options.idle_s
             ]
         for engine in idle:
             _end(engine)
