@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH_PAGE := https://download.pytorch.org/whl/cpu/torch/
 DATA ?= ../shared/data
 
-.PHONY: help install demo test lint docs serve bench-banking77 bench-tatqa bench-wire bench-train bench-kills bench-plan bench-grouping bench-rates pebble clean
+.PHONY: help install demo test lint docs serve bench-banking77 bench-tatqa bench-wire bench-train bench-serve bench-kills bench-plan bench-grouping bench-rates pebble clean
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
@@ -56,10 +56,13 @@ PEERS ?= .venv-peers
 $(PEERS)/installed:
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/pip install --quiet --retries 0 --find-links $(TORCH_PAGE) torch==2.13.0
-	$(PEERS)/bin/pip install --quiet transformers==5.23.0 peft==0.21.2 trl==1.16.0 accelerate==1.15.0 datasets==5.2.0
+	$(PEERS)/bin/pip install --quiet transformers==5.23.0 peft==0.21.2 trl==1.16.0 accelerate==1.15.0 datasets==5.2.0 ctranslate2==4.8.5
 	touch $@
 bench-train: install $(PEERS)/installed
 	$(BIN)/python -m benchmarks.train --data $(DATA) --peers $(PEERS)
+## make bench-serve  the engine against transformers and CTranslate2, and the service under load
+bench-serve: install $(PEERS)/installed
+	$(BIN)/python -m benchmarks.serve --peers $(PEERS)
 ## make bench-kills  a run killed thirty times against one left alone
 bench-kills: install
 	$(BIN)/python -m benchmarks.kills

@@ -36,6 +36,9 @@ Function = Callable[[dict[str, Any], Context], Mapping[str, Any] | None]
 # AWS's limit of an InvokeModel body (botocore model: 25,000,000 bytes).
 MOST_JSON_BYTES = 25_000_000
 THREADS = 64
+# Calls of a model wait for it, in threads of their own so that everything else goes on: as many as may be let in or wait,
+# of several models; beyond that they are refused, and soon.
+MODEL_THREADS = 512
 # For errors that come before the operation is known, or that an operation's model forgets to declare (CreateModelCopyJob
 # declares no ValidationException).
 STATUSES = {
@@ -98,7 +101,8 @@ class Wire:
         self._router = Router()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="call")
         # Streams that have begun go on even when every other thread waits for a model.
-        self._stream_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="stream")
+        self._stream_threads = ThreadPoolExecutor(MODEL_THREADS, thread_name_prefix="stream")
+        self._model_threads = ThreadPoolExecutor(MODEL_THREADS, thread_name_prefix="model")
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """One ASGI connection."""
@@ -223,9 +227,10 @@ class Wire:
                 raise Unsupported(f"{match.operation} is not implemented by Outcrop (docs/operations.md lists what is)")
             context = _context(incoming, match, access_key, region)
             if operation.has_event_stream_output:
-                opened: Outgoing = await self._in_thread(self._open_stream, operation, function, params, context)
+                opened: Outgoing = await self._in_model_thread(self._open_stream, operation, function, params, context)
                 return opened
-            result = await self._in_thread(function, params, context) or {}
+            waiting = self._in_model_thread if match.service == "bedrock-runtime" else self._in_thread
+            result = await waiting(function, params, context) or {}
             status, headers, body = rest_json.write(match.service, match.operation, result)
             return Outgoing(status, headers | result.get("extra_headers", {}), [body])
         except OutcropError as error:
@@ -353,6 +358,9 @@ class Wire:
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    async def _in_model_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._model_threads, function, *arguments)
 
     async def _send(self, incoming: Incoming, outgoing: Outgoing, receive: Receive, send: Send) -> None:
         headers = [

@@ -44,11 +44,8 @@ class Pool:
 
     def add(self, x_TI: Array, out_TN: Array, column: int, rows: "AdapterRows") -> None:
         """out[:, column : column + O] += x A^T B, each row with its own adapter."""
-        if not rows.any:
-            return
-        if len(x_TI) <= kernels.FEW_ROWS or not rows.runs:
+        if rows.has_few:
             kernels.add_low_rank(x_TI, self.A_RI, self.B_RO, rows.begin_T, rows.rank_T, out_TN, column)
-            return
         x, out = torch.from_numpy(x_TI), torch.from_numpy(out_TN)[:, column : column + self.B_RO.shape[1]]
         for begin, end, place in rows.runs:
             A_rI = torch.from_numpy(self.A_RI[place.begin : place.begin + place.rank])
@@ -57,10 +54,10 @@ class Pool:
 
 
 class AdapterRows:
-    """Which adapter each row of a batch has: `runs` are rows in a line that share one."""
+    """Which adapter each row of a batch has: `runs` are many rows in a line that share one, the others go one by one."""
 
     def __init__(self, places: list[Place | None]) -> None:
-        self.any = any(place is not None for place in places)
+        self._places = places
         self.begin_T = np.array([place.begin if place else 0 for place in places], np.int64)
         self.rank_T = np.array([place.rank if place else 0 for place in places], np.int64)
         self.runs: list[tuple[int, int, Place]] = []
@@ -68,15 +65,18 @@ class AdapterRows:
         for end in range(1, len(places) + 1):
             if end == len(places) or places[end] is not places[begin]:
                 place = places[begin]
-                if place is not None:
+                if place is not None and end - begin > kernels.FEW_ROWS:
                     self.runs.append((begin, end, place))
+                    self.rank_T[begin:end] = 0
                 begin = end
+        self.has_few = bool(self.rank_T.any())
+
+    def __len__(self) -> int:
+        return len(self._places)
 
     def select(self, rows_U: Array) -> "AdapterRows":
         """The same for some of the rows."""
-        chosen = AdapterRows([])
-        chosen.any, chosen.begin_T, chosen.rank_T = self.any, self.begin_T[rows_U], self.rank_T[rows_U]
-        return chosen
+        return AdapterRows([self._places[row] for row in rows_U])
 
 
 class Adapters:

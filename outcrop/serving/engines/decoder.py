@@ -62,7 +62,7 @@ class Projection:
 
     def __call__(self, x_TI: Array, rows: AdapterRows) -> Array:
         out_TO = self._matrix.product(x_TI)
-        if rows.any:
+        if rows.has_few or rows.runs:
             for pool, column in self._pools:
                 pool.add(x_TI, out_TO, column, rows)
         return out_TO

@@ -47,8 +47,8 @@ class AdaptedLinear(nn.Module):
         x_TI = np.ascontiguousarray(x.detach().reshape(-1, x.shape[-1]).numpy())
         out_TO = self.matrix.product(x_TI)
         rows: AdapterRows = self._under_way.batch.adapters
-        if rows.any and self.pool is not None:
-            if len(x_TI) != len(rows.rank_T):
+        if self.pool is not None and (rows.has_few or rows.runs):
+            if len(x_TI) != len(rows):
                 raise ValueError("this architecture does not show every layer every row; it cannot have adapters")
             self.pool.add(x_TI, out_TO, 0, rows)
         return torch.from_numpy(out_TO).view(*x.shape[:-1], -1)
