@@ -9,6 +9,8 @@ ALPHABET = string.ascii_lowercase + string.digits
 # AWS's pattern of a foundation model's id: provider.model, a version, at most one further suffix.
 BASE_MODEL_ID = re.compile(r"[a-z0-9-]{1,63}\.[a-z0-9-]{1,63}([.][a-z0-9-]{1,63})?(:[a-z0-9-]{1,63}){0,2}")
 # Context suffixes such as :128k or :200k name a customizable variant at AWS; the weights are the same.
+# AWS user guide, "Supported Regions and models for inference profiles".
+GEOGRAPHY = re.compile(r"^(us|us-gov|eu|apac|au|jp|ca|global)\.(?=\w+\.)")
 CONTEXT_SUFFIX = re.compile(r":\d+k$")
 
 
@@ -47,6 +49,11 @@ def id_of(identifier: str) -> str:
 
 
 def base_model_id(identifier: str) -> str:
-    """The model id in a foundation model's id or ARN, a context suffix left off."""
+    """The model id in a foundation model's or an inference profile's id or ARN, a context suffix left off."""
     kind, resource = resource_of(identifier)
-    return CONTEXT_SUFFIX.sub("", resource if kind == "foundation-model" else identifier)
+    return CONTEXT_SUFFIX.sub("", resource if kind in ("foundation-model", "inference-profile") else identifier)
+
+
+def without_geography(identifier: str) -> str:
+    """The model id in a cross-region inference profile's: `us.anthropic.claude...` without its `us.`."""
+    return GEOGRAPHY.sub("", identifier)

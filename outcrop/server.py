@@ -16,7 +16,7 @@ from typing import IO
 from granian.constants import Interfaces
 from granian.server.embed import Server
 
-from outcrop.api import Service, extensions, functions
+from outcrop.api import Service, extensions, functions, second_door
 from outcrop.certificate import certificate
 from outcrop.errors import Invalid
 from outcrop.jobs import Jobs
@@ -54,6 +54,7 @@ def serve(settings: Settings) -> None:
             running.callback(worker.close)
         wire = Wire(
             functions(service), keys, storage.receiving, is_open=settings.open, extensions=extensions(service),
+            second_door=second_door(service),
             default_region=settings.region,
         )  # fmt: skip
         asyncio.run(_serve(settings, wire))

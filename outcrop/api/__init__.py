@@ -5,6 +5,6 @@ model states; here is checked what it cannot know. Importing this room loads nei
 """
 
 from outcrop.api.call import Call, Service
-from outcrop.api.table import extensions, functions
+from outcrop.api.table import extensions, functions, second_door
 
-__all__ = ["Call", "Service", "extensions", "functions"]
+__all__ = ["Call", "Service", "extensions", "functions", "second_door"]

@@ -69,6 +69,9 @@ def _invocation(call: Call) -> invocation.Invocation:
 def _refuse_tiers(request: Request) -> None:
     if (request.get("performanceConfig") or {}).get("latency", "standard") != "standard":
         raise Unsupported("performanceConfig.latency optimized is not implemented by Outcrop; leave it out")
+    tier = (request.get("serviceTier") or {}).get("type", "default")
+    if tier != "default":
+        raise Unsupported(f"serviceTier {tier} is not implemented by Outcrop; leave it out")
 
 
 def _check_headers(request: Request) -> None:

@@ -15,6 +15,7 @@ from outcrop.api import (
     deployments,
     iam,
     imports,
+    openai,
     runtime,
     s3,
     sts,
@@ -46,6 +47,26 @@ EXTENSIONS = {
     ("POST", "/model-customization-sweeps/{sweepIdentifier}/stop"): sweeps.stop_model_customization_sweep,
 }
 
+SECOND_DOOR = {
+    ("GET", "/models"): openai.list_models,
+    ("GET", "/models/{model}"): openai.retrieve_model,
+    ("DELETE", "/models/{model}"): openai.delete_model,
+    ("POST", "/chat/completions"): openai.create_chat_completion,
+    ("POST", "/completions"): openai.create_completion,
+    ("POST", "/embeddings"): openai.create_embeddings,
+    ("POST", "/files"): openai.create_file,
+    ("GET", "/files"): openai.list_files,
+    ("GET", "/files/{file_id}"): openai.retrieve_file,
+    ("GET", "/files/{file_id}/content"): openai.retrieve_file_content,
+    ("DELETE", "/files/{file_id}"): openai.delete_file,
+    ("POST", "/fine_tuning/jobs"): openai.create_fine_tuning_job,
+    ("GET", "/fine_tuning/jobs"): openai.list_fine_tuning_jobs,
+    ("GET", "/fine_tuning/jobs/{fine_tuning_job_id}"): openai.retrieve_fine_tuning_job,
+    ("POST", "/fine_tuning/jobs/{fine_tuning_job_id}/cancel"): openai.cancel_fine_tuning_job,
+    ("GET", "/fine_tuning/jobs/{fine_tuning_job_id}/events"): openai.list_fine_tuning_events,
+    ("GET", "/fine_tuning/jobs/{fine_tuning_job_id}/checkpoints"): openai.list_fine_tuning_checkpoints,
+}
+
 
 def implemented() -> dict[tuple[str, str], Callable[[dict[str, Any], Call], dict[str, Any]]]:
     """(service, operation) -> its function, for all that are done."""
@@ -68,8 +89,15 @@ def extensions(service: Service) -> dict[tuple[str, str], Function]:
     return {key: _bound(service, function) for key, function in EXTENSIONS.items()}
 
 
-def _bound(service: Service, function: Callable[[dict[str, Any], Call], dict[str, Any]]) -> Function:
-    def call(request: dict[str, Any], context: Context) -> dict[str, Any]:
+def second_door(service: Service) -> dict[tuple[str, str], Callable[[dict[str, Any], Context], Any]]:
+    """The paths in OpenAI's dialect."""
+    return {key: _bound(service, function) for key, function in SECOND_DOOR.items()}
+
+
+def _bound(
+    service: Service, function: Callable[[dict[str, Any], Call], Any]
+) -> Callable[[dict[str, Any], Context], Any]:
+    def call(request: dict[str, Any], context: Context) -> Any:
         return function(request, Call(service, context))
 
     call.__name__ = function.__name__

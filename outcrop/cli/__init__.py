@@ -82,8 +82,10 @@ def worker() -> None:
 
 
 @app.command()
-def env() -> None:
-    """Print the exports that point AWS's clients at this installation."""
+def env(
+    openai: Annotated[bool, typer.Option("--openai", help="for OpenAI's clients instead")] = False,
+) -> None:
+    """Print the exports that point AWS's clients, or OpenAI's, at this installation."""
     from outcrop.keys import LocalKeys
 
     settings = Settings()
@@ -91,8 +93,13 @@ def env() -> None:
     file = settings.folder / "endpoint"
     scheme = "https" if settings.tls else "http"
     endpoint = file.read_text().strip() if file.exists() else f"{scheme}://{settings.host}:{settings.port}"
+    if openai:
+        print(f"export OPENAI_BASE_URL={endpoint}/v1\nexport OPENAI_API_KEY={keys.bearer}")
+        return
     lines = {
         "AWS_ENDPOINT_URL": endpoint,
+        "AWS_BEDROCK_RUNTIME_ENDPOINT": endpoint,  # LiteLLM reads this one alone
+        "ANTHROPIC_BEDROCK_BASE_URL": endpoint,  # and Anthropic's client this
         "AWS_ACCESS_KEY_ID": keys.access_key,
         "AWS_SECRET_ACCESS_KEY": keys.secret,
         "AWS_REGION": settings.region,

@@ -51,7 +51,7 @@ class Turn(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Chat(msgspec.Struct, forbid_unknown_fields=True):
-    """system and messages."""
+    """system and messages; the system prompt may be the first message instead, as in OpenAI's files."""
 
     messages: list[Turn]
     system: str | None = None
@@ -97,6 +97,9 @@ def _pair(row: Pair, found: Found) -> Content:
 
 
 def _chat(row: Chat, found: Found) -> Content:
+    turns = row.messages
+    if row.system is None and turns and turns[0].role in ("system", "developer"):  # OpenAI's way
+        row = Chat(turns[1:], turns[0].content)
     messages = tuple(Message(turn.role, turn.content) for turn in row.messages)
     _check_turns(messages, found)
     for field, text in [

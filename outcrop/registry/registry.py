@@ -9,7 +9,7 @@ import msgspec
 
 from outcrop.clock import now
 from outcrop.errors import Conflict, Invalid, NotFound
-from outcrop.names import base_model_id, id_of, resource_of
+from outcrop.names import base_model_id, id_of, resource_of, without_geography
 from outcrop.registry.base_models import PEBBLE_FOLDER, PEBBLE_ID, BaseModel, check_id, describe
 from outcrop.registry.custom_models import CustomModel
 from outcrop.registry.imported_models import ImportedModel
@@ -44,9 +44,13 @@ class Registry:
         return [*self._bundled(), *self._base.all()]
 
     def find_base(self, identifier: str) -> BaseModel | None:
-        """A base model by id or ARN, with or without a context suffix."""
+        """A base model by id or ARN, its own or an inference profile's, with or without a context suffix.
+
+        An inference profile of a geography (`us.anthropic...`) is the model itself unless it has an alias of its own.
+        """
         wanted = base_model_id(identifier)
-        found = next((model for model in self.base_models() if model.id in (wanted, identifier)), None)
+        models = {model.id: model for model in self.base_models()}
+        found = models.get(identifier) or models.get(wanted) or models.get(without_geography(wanted))
         return found or self._imported_base(identifier)
 
     def base(self, identifier: str) -> BaseModel:
@@ -110,7 +114,7 @@ class Registry:
     def alias_base(self, alias: str, target: str) -> BaseModel:
         """Let one id mean another's weights, so that a script that names it runs. Raises Conflict, NotFound."""
         check_id(alias)
-        if self.find_base(alias) is not None:
+        if any(model.id == alias for model in self.base_models()):
             raise Conflict(f"there is already a model {alias}; remove it first")
         model = self.base(target)
         entry = msgspec.structs.replace(

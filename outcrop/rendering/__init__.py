@@ -5,8 +5,12 @@ places). Out: token ids. This is the only renderer: training, evaluation and ser
 is kept with every model. It knows no weights, no S3 and no HTTP.
 """
 
-from outcrop.rendering.conversation import Conversation, Message
+from outcrop.rendering.calls import read_calls, words_before_calls
+from outcrop.rendering.conversation import Conversation, Message, Tool, ToolCall, ToolResult
 from outcrop.rendering.decoder import Decoder
 from outcrop.rendering.renderer import Rendered, Renderer
 
-__all__ = ["Conversation", "Decoder", "Message", "Rendered", "Renderer"]
+__all__ = [
+    "Conversation", "Decoder", "Message", "Rendered", "Renderer", "Tool", "ToolCall", "ToolResult", "read_calls",
+    "words_before_calls",
+]  # fmt: skip

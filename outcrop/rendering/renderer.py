@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
 from outcrop.errors import Invalid
-from outcrop.rendering.conversation import Conversation
+from outcrop.rendering.conversation import Conversation, Tool
 from outcrop.rendering.decoder import Decoder
 from outcrop.rendering.templates import DEFAULT_TEMPLATE, ChatTemplate, find_template
 
@@ -162,6 +163,10 @@ class Renderer:
         """A whole answer's text, special tokens left out."""
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
 
+    def token_text(self, token: int) -> str:
+        """A single token's text; bytes that are no whole character become a replacement character."""
+        return str(self.tokenizer.decode([token], skip_special_tokens=False))
+
     def _encode(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
@@ -170,16 +175,15 @@ class Renderer:
 
         Templates that rewrite earlier turns (dropping their reasoning, say) leave those turns as context only.
         """
-        turns = self._as_template_input(conversation)
-        offset = len(turns) - len(conversation.messages)
+        turns, ends = self._as_template_input(conversation)
         is_open = conversation.messages[-1].role == "user"
-        whole = self._render(turns, open_turn=is_open)
+        whole = self._render(turns, is_open, conversation.tools)
         written = 0
         for index, message in enumerate(conversation.messages):
             if message.role != "assistant":
                 continue
-            before = self._render(turns[: offset + index], open_turn=True)
-            after = self._render(turns[: offset + index + 1], open_turn=False)
+            before = self._render(turns[: ends[index - 1]], True, conversation.tools)
+            after = self._render(turns[: ends[index]], False, conversation.tools)
             if whole.startswith(after) and after.startswith(before):
                 yield whole[written : len(before)], False
                 yield after[len(before) :], True
@@ -189,21 +193,53 @@ class Renderer:
         if written < len(whole):
             yield whole[written:], False
 
-    def _as_template_input(self, conversation: Conversation) -> list[dict[str, str]]:
-        turns = [{"role": message.role, "content": message.text} for message in conversation.messages]
+    def _as_template_input(self, conversation: Conversation) -> tuple[list[dict[str, Any]], list[int]]:
+        """Turns as templates expect them, and for each message how many of them there are up to its end."""
+        turns: list[dict[str, Any]] = []
+        ends: list[int] = []
+        names = {call.id: call.name for message in conversation.messages for call in message.calls}
+        for message in conversation.messages:
+            turns += [
+                {"role": "tool", "tool_call_id": result.id, "name": names.get(result.id, ""), "content": result.text}
+                for result in message.results
+            ]
+            if message.text or not message.results:
+                turn: dict[str, Any] = {"role": message.role, "content": message.text}
+                if message.calls:
+                    turn["tool_calls"] = [
+                        {
+                            "id": call.id,
+                            "type": "function",
+                            "function": {"name": call.name, "arguments": call.arguments},
+                        }
+                        for call in message.calls
+                    ]
+                turns.append(turn)
+            ends.append(len(turns))
         if conversation.system is None:
-            return turns
+            return turns, ends
         if self._keeps_system:
-            return [{"role": "system", "content": conversation.system}, *turns]
+            return [{"role": "system", "content": conversation.system}, *turns], [end + 1 for end in ends]
         # Gemma's template, for one, refuses the system role; its makers put the text before the first user turn.
-        first = {"role": turns[0]["role"], "content": f"{conversation.system}\n\n{turns[0]['content']}"}
-        return [first, *turns[1:]]
+        turns[0] = {"role": turns[0]["role"], "content": f"{conversation.system}\n\n{turns[0]['content']}"}
+        return turns, ends
 
-    def _render(self, turns: list[dict[str, str]], open_turn: bool) -> str:
+    def _render(self, turns: list[dict[str, Any]], open_turn: bool, tools: tuple[Tool, ...] = ()) -> str:
+        if tools and not self.takes_tools:
+            raise Invalid("This model doesn't support tool use: its chat template has no place for tools.")
         try:
-            return self._template.render(turns, add_generation_prompt=open_turn)
+            return self._template.render(turns, open_turn, _specifications(tools))
         except (TemplateError, TypeError) as error:
             raise Invalid(f"the model's chat template refuses this conversation: {error}") from None
+
+    @cached_property
+    def takes_tools(self) -> bool:
+        """Whether the template writes the tools that are offered."""
+        tools = _specifications((Tool("snowman", "", {"type": "object"}),))
+        try:
+            return "snowman" in self._template.render([{"role": "user", "content": "a"}], True, tools)
+        except (TemplateError, TypeError):
+            return False
 
     def _accepts_system(self) -> bool:
         turns = [{"role": "system", "content": "\u2603"}, {"role": "user", "content": "a"}]
@@ -222,6 +258,17 @@ class Renderer:
     def _adds_bos(self, bos: str) -> bool:
         ids = self.tokenizer.encode("a", add_special_tokens=True).ids
         return bool(bos) and ids[:1] == [self.tokenizer.token_to_id(bos)]
+
+
+def _specifications(tools: tuple[Tool, ...]) -> list[dict[str, Any]] | None:
+    """Tools as templates expect them, which is OpenAI's way."""
+    return [
+        {
+            "type": "function",
+            "function": {"name": tool.name, "description": tool.description, "parameters": tool.schema},
+        }
+        for tool in tools
+    ] or None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -56,9 +56,14 @@ class ChatTemplate:
             raise Invalid(f"the chat template does not compile: {error}") from None
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
 
-    def render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+    def render(
+        self, messages: list[dict[str, Any]], add_generation_prompt: bool, tools: list[dict[str, Any]] | None = None
+    ) -> str:
         """The conversation as the model's own text. Raises jinja2.TemplateError when the template refuses it."""
-        return self._template.render(messages=messages, add_generation_prompt=add_generation_prompt, **self._tokens)
+        offered: dict[str, Any] = {"tools": tools} if tools else {}
+        return self._template.render(
+            messages=messages, add_generation_prompt=add_generation_prompt, **offered, **self._tokens
+        )
 
 
 def _to_json(value: object, indent: int | None = None, **_: object) -> str:

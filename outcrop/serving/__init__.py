@@ -7,7 +7,7 @@ nor templates, and never imports torch outside engines/.
 
 from outcrop.serving.capacity import Capacity
 from outcrop.serving.deployments import Deployment, Provisioned
-from outcrop.serving.protocol import Generate
+from outcrop.serving.protocol import Generate, Reply
 from outcrop.serving.serving import Serving, Target
 
-__all__ = ["Capacity", "Deployment", "Generate", "Provisioned", "Serving", "Target"]
+__all__ = ["Capacity", "Deployment", "Generate", "Provisioned", "Reply", "Serving", "Target"]

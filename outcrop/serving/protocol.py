@@ -16,7 +16,7 @@ class Generate(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="g
     """Continue `tokens`. `temperature` 0 takes the likeliest token; `adapter` is a folder in PEFT's layout.
 
     What is `provisioned` keeps the engine's promised rate whatever others ask; `logprobs` asks for each token's
-    log-probability and those of so many of the likeliest.
+    log-probability and those of so many of the likeliest; `grammar`, in llguidance's form, is what the answer must follow.
     """
 
     tokens: list[int]
@@ -29,6 +29,7 @@ class Generate(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="g
     seed: int | None = None
     provisioned: bool = False
     logprobs: int | None = None
+    grammar: str | None = None
 
 
 class Load(msgspec.Struct, frozen=True, tag_field="op", tag="load"):

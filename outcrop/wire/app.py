@@ -21,7 +21,7 @@ from botocore.model import OperationModel
 
 from outcrop.clock import now
 from outcrop.errors import Denied, Invalid, NotFound, OutcropError, S3Error, Unsupported
-from outcrop.wire import eventstream, query, rest_json, s3, sigv2, sigv4
+from outcrop.wire import eventstream, openai, query, rest_json, s3, sigv2, sigv4
 from outcrop.wire.body import Body, Receiver
 from outcrop.wire.context import Context
 from outcrop.wire.models import QUERY_SERVICES, operation_model, service_model
@@ -46,6 +46,8 @@ STATUSES = {
     "ThrottlingException": 429,
 }  # fmt: skip
 BEARER_SERVICES = ("bedrock", "bedrock-runtime")
+# Clients that heed it come again after this.
+RETRY_AFTER_S = {"ThrottlingException": "1", "ModelNotReadyException": "5"}
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ class Wire:
     """Serves functions as AWS would.
 
     `functions` maps (service, operation) to what does the work; an operation without one answers a declared error that
-    says so. `extensions` maps (method, path template) to functions of our own beside AWS's. `receiving` is a folder on
+    says so. `extensions` maps (method, path template) to functions of our own beside AWS's, `second_door` those in
+    OpenAI's dialect. `receiving` is a folder on
     the disk on which the storage lies: large bodies arrive there. `is_open` accepts any credentials.
     """
 
@@ -90,6 +93,7 @@ class Wire:
         *,
         is_open: bool = False,
         extensions: Mapping[tuple[str, str], Function] | None = None,
+        second_door: openai.Routes | None = None,
         default_region: str = "us-east-1",
     ) -> None:
         self._functions, self._keys, self._receiving = functions, keys, receiving
@@ -98,6 +102,7 @@ class Wire:
             (method, tuple(template.strip("/").split("/"))): function
             for (method, template), function in (extensions or {}).items()
         }
+        self._second_door = second_door or {}
         self._router = Router()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="call")
         # Streams that have begun go on even when every other thread waits for a model.
@@ -124,6 +129,8 @@ class Wire:
             service = self._service(incoming, scope)
             if service == "s3":
                 return await self._s3(incoming, scope, receive)
+            if service == "openai":
+                return await self._openai(incoming, scope, receive)
             data = await _receive_small(receive)
             access_key, region = self._identify(incoming, scope, data, service)
             if service in QUERY_SERVICES:
@@ -138,7 +145,13 @@ class Wire:
             return _refused(service, None, OutcropError(f"{type(error).__name__}, see the log"), incoming)
 
     def _service(self, incoming: Incoming, scope: sigv4.Scope | None) -> str:
-        """bedrock (all four), s3, sts or iam: by the signature's scope, else by the path."""
+        """openai, bedrock (all four), s3, sts or iam: by the path, the signature's scope, the path again."""
+        is_bearer = incoming.headers.get("authorization", "").startswith("Bearer ")
+        is_bedrocks = is_bearer or scope is None or scope.service == "bedrock"
+        if is_bedrocks and openai.is_for(incoming.raw_path):
+            # Bedrock has operations of its own below /v1.
+            is_operation = self._router.match(incoming.method, incoming.raw_path) is not None
+            return "bedrock" if is_operation else "openai"
         if scope is not None:
             if scope.service not in ("bedrock", "s3", *QUERY_SERVICES):
                 raise Denied(
@@ -149,10 +162,7 @@ class Wire:
         if sigv2.access_key_of(incoming.signed) is not None:
             return "s3"
         segments = incoming.raw_path.strip("/").split("/")
-        if (
-            incoming.headers.get("authorization", "").startswith("Bearer ")
-            or segments[0] in self._router.first_segments
-        ):
+        if is_bearer or segments[0] in self._router.first_segments:
             return "bedrock"
         if (incoming.method, tuple(segments)) in self._extensions:
             return "bedrock"
@@ -166,7 +176,7 @@ class Wire:
         """Access key and region of the caller. Raises Denied when the request is not properly signed."""
         authorization = incoming.headers.get("authorization", "")
         if authorization.startswith("Bearer "):
-            if service != "bedrock":
+            if service not in ("bedrock", "openai"):
                 raise Denied(f"API keys open bedrock and bedrock-runtime, not {service}; sign the request instead")
             if not self._is_open and not self._keys.accepts_bearer(authorization.removeprefix("Bearer ").strip()):
                 raise Denied("the API key is not known; `outcrop env` prints the one that is")
@@ -293,6 +303,32 @@ class Wire:
             return Outgoing(status, *_error_document(error))
         return Outgoing(200, {"content-type": "application/json"}, [msgspec.json.encode(result)])
 
+    # --- OpenAI ----------------------------------------------------------------------------------------------------
+
+    async def _openai(self, incoming: Incoming, scope: sigv4.Scope | None, receive: Receive) -> Outgoing:
+        form: dict[str, Any] = {}
+        try:
+            found = openai.match(self._second_door, incoming.method, incoming.raw_path)
+            if incoming.headers.get("content-type", "").startswith("multipart/"):
+                access_key, region = self._identify(incoming, scope, None, "openai")
+                params = form = await openai.read_form(incoming.headers, receive, self._receiving)
+            else:
+                data = await _receive_small(receive)
+                access_key, region = self._identify(incoming, scope, data, "openai")
+                params = openai.read_json(data)
+            if found is None:
+                raise NotFound(f"there is no {incoming.method} {incoming.raw_path} here")
+            handler, labels = found
+            params |= {name: values[0] for name, values in _query_lists(incoming).items()} | labels
+            context = _context(incoming, Match("openai", handler.__name__, labels), access_key, region)
+            return await self._in_model_thread(_written, handler, params, context)  # type: ignore[no-any-return]
+        except OutcropError as error:
+            status, document = openai.refusal(error)
+            return Outgoing(status, _json_headers(error), [msgspec.json.encode(document)])
+        finally:
+            if "file" in form:
+                form["file"][1].unlink(missing_ok=True)
+
     # --- S3 --------------------------------------------------------------------------------------------------------
 
     async def _s3(self, incoming: Incoming, scope: sigv4.Scope | None, receive: Receive) -> Outgoing:
@@ -397,6 +433,17 @@ class Wire:
 
     async def _in_stream(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._stream_threads, function, *arguments)
+
+
+def _written(handler: openai.Handler, params: dict[str, Any], context: Context) -> Outgoing:
+    """What an operation of the second door gives, as a response: events begin when the first one is there."""
+    result = handler(params, context)
+    if isinstance(result, bytes):
+        return Outgoing(200, {"content-type": "application/octet-stream"}, [result])
+    if isinstance(result, Iterator):
+        first = next(result)
+        return Outgoing(200, {"content-type": "text/event-stream"}, openai.events(chain([first], result)))
+    return Outgoing(200, {"content-type": "application/json"}, [msgspec.json.encode(result)])
 
 
 class _Disconnected(Exception):
@@ -505,5 +552,11 @@ def _refused(service: str, operation: OperationModel | None, error: OutcropError
 
 def _error_document(error: OutcropError) -> tuple[dict[str, str], list[bytes]]:
     document = {"message": error.message, **error.members}
+    return _json_headers(error), [msgspec.json.encode(document)]
+
+
+def _json_headers(error: OutcropError) -> dict[str, str]:
     headers = {"content-type": "application/json", "x-amzn-errortype": error.code}
-    return headers, [msgspec.json.encode(document)]
+    if error.code in RETRY_AFTER_S:
+        headers["retry-after"] = RETRY_AFTER_S[error.code]
+    return headers

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from llguidance import LLMatcher
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from outcrop import arithmetic
@@ -19,6 +20,7 @@ from outcrop.machine import free_memory
 from outcrop.serving.engines import decoder, kernels
 from outcrop.serving.engines.adapters import Adapters, Place, Pool
 from outcrop.serving.engines.batch import Batch, Part
+from outcrop.serving.engines.constraints import Constraints, forbid
 from outcrop.serving.engines.decoder import Decoder
 from outcrop.serving.engines.pages import PLACES, Line, Pages
 from outcrop.serving.engines.sampling import generator_for, likelihoods, sample
@@ -67,6 +69,8 @@ class Active:
     answer: list[int] = field(default_factory=list)
     said: Reply = field(default_factory=Reply)
     """What the last pass gave."""
+    matcher: LLMatcher | None = None
+    """Where it is in its grammar."""
     promised: float = 0.0
     """Tokens a second; 0 for none."""
     began: float = 0.0
@@ -104,6 +108,7 @@ class TorchEngine:
         self.adapters = Adapters(self._runner.adaptable, adapter_bytes or int(free * ADAPTER_SHARE))
         self._runner.take_pools(self.adapters.pools)
         self.pages = Pages(_pages_for(self.config, cache_bytes or int(free * CACHE_SHARE)))
+        self._constraints = Constraints(folder)
         self.slots = slots
         self.active: list[Active] = []
         self.reuses = True
@@ -136,6 +141,9 @@ class TorchEngine:
             return None
         if request.adapter is not None and not self.adapters.load(request.adapter):
             return None
+        matcher = None
+        if request.grammar is not None:
+            matcher = self._constraints.begin(request.grammar, self._runner.head.sizes[0], request.stop_tokens)
         line = self.pages.begin(request.tokens, request.adapter, len(request.tokens) + request.max_tokens, self.reuses)
         if line is None:
             return None
@@ -147,7 +155,7 @@ class TorchEngine:
         ):
             self.pages.end(line)
             return None
-        one = Active(request, generator_for(request), line, self.adapters.use(request.adapter))
+        one = Active(request, generator_for(request), line, self.adapters.use(request.adapter), matcher=matcher)
         one.promised = self.promise if request.provisioned else 0.0
         one.began = time.monotonic()
         self.active.append(one)
@@ -171,9 +179,14 @@ class TorchEngine:
         if read >= STEP // 2:
             self._prompt_rate = read / took if not self._prompt_rate else (self._prompt_rate + read / took) / 2
         told = [one for one, part in chosen if part.is_wanted]
+        for one, logits_V in zip(told, logits_UV, strict=True):
+            if one.matcher is not None:
+                forbid(logits_V, one.matcher)
         best_U = logits_UV.argmax(-1).tolist()
         for one, logits_V, best in zip(told, logits_UV, best_U, strict=True):
             token = best if one.generator is None else sample(logits_V, one.request, one.generator)
+            if one.matcher is not None:
+                one.matcher.consume_token(token)
             one.answer.append(token)
             one.line.tokens.append(token)
             if one.request.logprobs is None:
