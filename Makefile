@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 # The CPU build of torch comes from PyTorch's page when it can be reached, else from where pip finds 2.13.0.
 TORCH_PAGE := https://download.pytorch.org/whl/cpu/torch/
 DATA ?= ../shared/data
+CLIENTS ?= .venv-clients
 
 .PHONY: help install demo test lint docs serve bench-banking77 bench-tatqa bench-wire bench-train bench-serve bench-kills bench-plan bench-grouping bench-rates pebble clean
 help:
@@ -25,8 +26,13 @@ demo: install
 	$(BIN)/outcrop demo
 
 ## make test       lint, types and all tests
-test: install lint
+test: install lint $(CLIENTS)/installed
 	$(BIN)/pytest -q
+
+# What examples/clients is tried with; without it those tests are skipped.
+$(CLIENTS)/installed: examples/clients/requirements.txt
+	$(PYTHON) -m venv $(CLIENTS)
+	-$(CLIENTS)/bin/pip install --quiet -r $< && touch $@
 
 ## make lint       ruff and mypy
 lint: install
@@ -82,4 +88,4 @@ pebble: install
 	$(BIN)/python -m recipes.pebble.make --data $(DATA) --out $(PEBBLE)
 
 clean:
-	rm -rf $(VENV) $(PEERS) build dist
+	rm -rf $(VENV) $(PEERS) $(CLIENTS) build dist

@@ -12,6 +12,14 @@ TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+# As Qwen and Hermes have it.
+TOOLS_TEMPLATE = (
+    "{{ bos_token }}{% if tools %}<|system|>{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}<|end|>\n{% endif %}"
+    "{% for message in messages %}<|{{ message.role }}|>"
+    "{% if message.role == 'tool' %}{{ message.name }}: {% endif %}{{ message.content }}"
+    "{% for call in message.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}<|end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 
 
 def make_tokenizer(folder: Path, template: str | None = TEMPLATE) -> int:
@@ -35,14 +43,14 @@ def make_tokenizer(folder: Path, template: str | None = TEMPLATE) -> int:
     return tokenizer.get_vocab_size()
 
 
-def make_llama(folder: Path, seed: int = 0, layers: int = 2) -> Path:
+def make_llama(folder: Path, seed: int = 0, layers: int = 2, template: str = TEMPLATE) -> Path:
     """A Llama with grouped heads."""
     torch.manual_seed(seed)
-    size = make_tokenizer(folder)
+    size = make_tokenizer(folder, template)
     LlamaForCausalLM(
         LlamaConfig(
             vocab_size=size, hidden_size=64, intermediate_size=96, num_hidden_layers=layers, num_attention_heads=4,
-            num_key_value_heads=2, max_position_embeddings=256, bos_token_id=1, eos_token_id=0,
+            num_key_value_heads=2, max_position_embeddings=1024, bos_token_id=1, eos_token_id=0,
         )
     ).save_pretrained(folder)  # fmt: skip
     return folder
