@@ -101,7 +101,7 @@ def _completed(request: Request, call: Call) -> Request | Iterator[Request]:
     model = request.get("model")
     if not isinstance(model, str):
         raise Invalid(f"model is {model!r}; it must be the name of a model")
-    asking = invocation.Invocation(call.service.serving, call.service.registry)
+    asking = invocation.Invocation(call.service.serving, call.service.registry, call.context.gone)
     body = invocation.read_body(msgspec.json.encode({"temperature": 1, "max_tokens": None, **request}))
     if not request.get("stream"):
         return body.whole(model, invocation.answer(asking, model, body.ask))

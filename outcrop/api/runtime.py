@@ -63,7 +63,7 @@ def count_tokens(request: Request, call: Call) -> Request:
 
 
 def _invocation(call: Call) -> invocation.Invocation:
-    return invocation.Invocation(call.service.serving, call.service.registry)
+    return invocation.Invocation(call.service.serving, call.service.registry, call.context.gone)
 
 
 def _refuse_tiers(request: Request) -> None:

@@ -1,6 +1,7 @@
 """A prompt -> text, with what it cost."""
 
 import json
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from llguidance import LLMatcher
 
-from outcrop.errors import Invalid
+from outcrop.errors import Invalid, ModelFailed
 from outcrop.registry import Registry
 from outcrop.rendering import Conversation, Decoder, Renderer, ToolCall, read_calls, words_before_calls
 from outcrop.serving import Generate, Reply, Serving, Target
@@ -75,10 +76,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Invocation:
-    """What is needed to answer."""
+    """What is needed to answer. When `gone` is set, nobody waits for the answer any more."""
 
     serving: Serving
     registry: Registry
+    gone: threading.Event = field(default_factory=threading.Event)
 
 
 @lru_cache(maxsize=32)
@@ -141,6 +143,8 @@ def stream(invocation: Invocation, model_id: str, ask: Ask) -> Iterator[Delta | 
     told_until = 0
     try:
         for reply in replies:
+            if invocation.gone.is_set():
+                raise ModelFailed("the client left while it was being answered")
             if not result.first_token_ms:
                 result.first_token_ms = _ms_since(began)
             if reply.token is not None:

@@ -221,7 +221,7 @@ class Serving:
         def costs(adapter: str | None) -> list[float]:
             return [self._score(weights.folder, Score(probe.tokens, probe.learned, adapter)) for probe in probes]
 
-        verdict = judge(probes, costs(adapter), costs(None) if adapter else None, renderer)
+        verdict = judge(probes, costs(adapter), costs(None) if adapter else None, renderer, self._engines.rounds)
         if isinstance(verdict, str):
             raise Invalid(f"the deployment is not what was trained: {verdict}")
         return verdict

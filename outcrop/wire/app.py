@@ -10,6 +10,7 @@ import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -135,7 +136,7 @@ class Wire:
             access_key, region = self._identify(incoming, scope, data, service)
             if service in QUERY_SERVICES:
                 return await self._query(incoming, data, access_key, region)
-            return await self._rest_json(incoming, data, access_key, region)
+            return await self._rest_json(incoming, data, access_key, region, receive)
         except OutcropError as error:
             return _refused(service, None, error, incoming)
         except _Disconnected:
@@ -214,7 +215,9 @@ class Wire:
 
     # --- Bedrock ---------------------------------------------------------------------------------------------------
 
-    async def _rest_json(self, incoming: Incoming, data: bytes, access_key: str | None, region: str) -> Outgoing:
+    async def _rest_json(
+        self, incoming: Incoming, data: bytes, access_key: str | None, region: str, receive: Receive
+    ) -> Outgoing:
         extension = self._extension(incoming)
         if extension is not None:
             return await self._extended(incoming, data, *extension, access_key, region)
@@ -239,8 +242,11 @@ class Wire:
             if operation.has_event_stream_output:
                 opened: Outgoing = await self._in_model_thread(self._open_stream, operation, function, params, context)
                 return opened
-            waiting = self._in_model_thread if match.service == "bedrock-runtime" else self._in_thread
-            result = await waiting(function, params, context) or {}
+            if match.service == "bedrock-runtime":
+                async with _watched(receive, context):
+                    result = await self._in_model_thread(function, params, context) or {}
+            else:
+                result = await self._in_thread(function, params, context) or {}
             status, headers, body = rest_json.write(match.service, match.operation, result)
             return Outgoing(status, headers | result.get("extra_headers", {}), [body])
         except OutcropError as error:
@@ -321,7 +327,9 @@ class Wire:
             handler, labels = found
             params |= {name: values[0] for name, values in _query_lists(incoming).items()} | labels
             context = _context(incoming, Match("openai", handler.__name__, labels), access_key, region)
-            return await self._in_model_thread(_written, handler, params, context)  # type: ignore[no-any-return]
+            async with _watched(receive, context):
+                written: Outgoing = await self._in_model_thread(_written, handler, params, context)
+            return written
         except OutcropError as error:
             status, document = openai.refusal(error)
             return Outgoing(status, _json_headers(error), [msgspec.json.encode(document)])
@@ -488,6 +496,21 @@ async def _receive_large(receive: Receive, receiver: Receiver) -> Body:
 async def _disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+@asynccontextmanager
+async def _watched(receive: Receive, context: Context) -> AsyncIterator[None]:
+    """Within the block, `context.gone` is set as soon as the client leaves."""
+
+    async def watch() -> None:
+        await _disconnect(receive)
+        context.gone.set()
+
+    watching = asyncio.ensure_future(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -66,6 +66,11 @@ class Engines:
         self._engines: dict[Path, Engine] = {}
         self._lock = threading.Lock()
 
+    @property
+    def rounds(self) -> bool:
+        """Whether engines keep other weights than those that were trained."""
+        return self._options.weights != "float32"
+
     @cached_property
     def _sockets(self) -> Path:
         """Not in the home folder: a socket's path may have 107 bytes at most (unix(7)). Made when it is needed."""
