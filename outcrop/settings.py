@@ -44,7 +44,8 @@ class Settings(BaseSettings):
     engine: Annotated[
         str,
         Field(
-            description="what answers: torch, or echo for trying out clients without weights", pattern="^(torch|echo)$"
+            description="what answers: torch, vllm, or echo for trying out clients without weights",
+            pattern="^(torch|vllm|echo)$",
         ),
     ] = "torch"
     engine_threads: Annotated[
@@ -65,6 +66,9 @@ class Settings(BaseSettings):
     engine_adapters_gb: Annotated[
         float, Field(description="memory of an engine's adapters, in GB; 0 takes a tenth of what is free", ge=0)
     ] = 0
+    engine_vllm: Annotated[
+        str, Field(description="vLLM's command, from its own environment, or the address of a server that runs")
+    ] = "vllm"
     engine_idle_s: Annotated[
         float, Field(description="an engine without provisioned capacity ends after this", gt=0)
     ] = 900

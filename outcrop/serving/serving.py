@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from outcrop.clock import now
-from outcrop.errors import Invalid, NotFound, OutcropError
+from outcrop.errors import Invalid, NotFound, NotReady, OutcropError
 from outcrop.names import id_of, resource_of
 from outcrop.registry import Registry, Weights
 from outcrop.registry.probes import Certificate, judge, read_probes
@@ -23,6 +24,8 @@ from outcrop.storage import Storage
 log = logging.getLogger("outcrop.serving")
 
 IDLE_CHECK_S = 5.0
+# A deployment waits so long for its engine; large models take minutes to load.
+LOADS_WITHIN_S = 1800.0
 
 
 @dataclass(frozen=True)
@@ -211,8 +214,7 @@ class Serving:
         """
         weights = self._registry.weights(model_arn)
         adapter = str(weights.adapter) if weights.adapter else None
-        for _ in self._engines.ask(weights.folder, Load(adapter)):
-            pass
+        self._wait_for(weights.folder, adapter)
         renderer = self._registry.check_renderer(weights)
         probes = read_probes(weights.adapter or weights.folder)
         if not probes:
@@ -225,6 +227,18 @@ class Serving:
         if isinstance(verdict, str):
             raise Invalid(f"the deployment is not what was trained: {verdict}")
         return verdict
+
+    def _wait_for(self, folder: Path, adapter: str | None) -> None:
+        deadline = time.monotonic() + LOADS_WITHIN_S
+        while True:
+            try:
+                for _ in self._engines.ask(folder, Load(adapter)):
+                    pass
+            except NotReady:
+                if time.monotonic() > deadline or self._closing.is_set():
+                    raise
+            else:
+                return
 
     def _score(self, folder: Path, request: Score) -> float:
         *_, last = self._engines.ask(folder, request)

@@ -26,6 +26,10 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def adapters(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return adapters_of(base, tmp_path_factory)
+
+
+def adapters_of(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folders = []
     for seed in (1, 2):
         folder = tmp_path_factory.mktemp(f"adapter{seed}")

@@ -1,4 +1,4 @@
-"""The engine's process: `python -m outcrop.serving.engines.loop FOLDER SOCKET THREADS SLOTS [FORMAT [CACHE [ADAPTERS]]]`.
+"""The engine's process: `python -m outcrop.serving.engines.loop FOLDER SOCKET THREADS SLOTS FORMAT CACHE ADAPTERS`.
 
 Requests from the socket into the engine's batch, tokens back. A connection is a request; hanging up cancels it.
 """
@@ -186,4 +186,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:8])
+    main(*sys.argv[1:])

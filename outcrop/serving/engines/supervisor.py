@@ -36,6 +36,7 @@ class Options:
     weights: str = "float32"
     cache_gb: float = 0.0
     adapters_gb: float = 0.0
+    vllm: str = "vllm"
 
 
 @dataclass
@@ -68,8 +69,8 @@ class Engines:
 
     @property
     def rounds(self) -> bool:
-        """Whether engines keep other weights than those that were trained."""
-        return self._options.weights != "float32"
+        """Whether engines keep weights, or calculate, with fewer digits than training does."""
+        return self._options.weights != "float32" or self._options.kind == "vllm"
 
     @cached_property
     def _sockets(self) -> Path:
@@ -122,7 +123,7 @@ class Engines:
                 memory = [str(int(gb * 1e9)) for gb in (options.cache_gb, options.adapters_gb)]
                 environment = {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads}
                 with engine.log.open("wb") as log:
-                    engine.process = python_child(self._module, arguments + memory, log, environment)
+                    engine.process = python_child(self._module, [*arguments, *memory, options.vllm], log, environment)
             while not engine.socket.exists():
                 if engine.process.poll() is not None:
                     raise ModelFailed(f"the engine of {engine.folder.name} did not start: {tail(engine.log)}")
