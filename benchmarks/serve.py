@@ -8,6 +8,7 @@ answer. The load is put on a real server with the starter model by another proce
 import argparse
 import contextlib
 import json
+import math
 import os
 import random
 import statistics
@@ -88,6 +89,7 @@ def bench_peers(model: Path, chosen: argparse.Namespace, figures: dict[str, Any]
                 )
             if batch == 1 and peer == "generate":
                 one = ours[0]
+                read = max(read, measure("bandwidth", str(model))["bytes_per_s"])  # the machine is shared
                 step = statistics.median((each["all_s"] - each["first_s"]) / (ANSWER - 1) for each in ours)
                 share = one["bytes_per_step"] / step / read
                 figures["cases"]["bandwidth-b1"] = {"share": round(share, 3), "read_gb_per_s": round(read / 1e9, 1)}
@@ -179,7 +181,7 @@ def measure(what: str, folder: str = "", number_format: str = "float32", **argum
     prepare(1)
     if what == "cost":
         return _cost(number_format)
-    engine = TorchEngine(Path(folder), 16, number_format)
+    engine = TorchEngine(Path(folder), 16, number_format, pause_s=math.inf)  # as batch inference runs it
     engine.warm_up()
     if what == "answers":
         return _answers(engine, **arguments)
@@ -225,7 +227,7 @@ def _answers(engine: Any, batch: int) -> dict[str, Any]:
     shortest = {}
     for tokens in (1, ANSWER):
         asked = [Generate(tokens=prompt, max_tokens=tokens, stop_tokens=[]) for prompt in prompts]
-        shortest[tokens] = min(_answer(engine, asked)[0] for _ in range(4 if batch == 1 else 2))
+        shortest[tokens] = min(_answer(engine, asked)[0] for _ in range(4 if batch == 1 else 1))
     config = engine.config
     kept = config.num_hidden_layers * 2 * config.num_key_value_heads * config.head_dim
     weights = (

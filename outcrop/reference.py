@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from outcrop import hyperparameters, settings
-from outcrop.api.table import EXTENSIONS, implemented
+from outcrop.api.table import EXTENSIONS, SECOND_DOOR, implemented
 from outcrop.wire.models import BEDROCK_SERVICES
 
 ROOT = Path(__file__).parent.parent
@@ -36,6 +36,10 @@ def operations() -> str:
     lines += ["## Extensions", "", "| request | what it does |", "|---|---|"]
     lines += [
         f"| `{method} {path}` | {_first_line(function.__doc__)} |" for (method, path), function in EXTENSIONS.items()
+    ]
+    lines += ["", "## The second door, at /v1 and /openai/v1", "", "| request | what it does |", "|---|---|"]
+    lines += [
+        f"| `{method} {path}` | {_first_line(function.__doc__)} |" for (method, path), function in SECOND_DOOR.items()
     ]
     return "\n".join(lines) + "\n"
 
@@ -68,6 +72,18 @@ def figures() -> str:
                 f"the examples per CPU second, {memory[f'{case}/trl-fp32']:.0%} of its memory ([more](docs/training.md#figures)) "
                 "| `make bench-train` |"
             )
+    serve = _result("serve")
+    if serve:
+        ratios = serve["ratios"]
+        for batch, what in ((1, "one request"), (16, "sixteen")):
+            lines.append(
+                f"| decoding a 135 M model, {what}, one thread, against transformers; against CTranslate2 | "
+                f"{ratios[f'decode-b{batch}/generate']:.1f} times; {ratios[f'decode-b{batch}/ctranslate2-fp32']:.1f} times "
+                "([more](docs/serving.md#figures)) | `make bench-serve` |"
+            )
+        lines.append(
+            f"| sixteen adapters in one batch, against one by one | {ratios['adapters-16/one-by-one']:.1f} times | `make bench-serve` |"
+        )
     if wire:
         lines.append(
             f"| the wire's CPU per Converse call | {wire['us_per_call']:.0f} us; {wire['us_with_thread']:.0f} us with the hand-over to a thread | `make bench-wire` |"
@@ -85,7 +101,7 @@ def figures() -> str:
         )
         lines.append(f"| TAT-QA dev F1 | {_arms(tatqa['F1'], '.1%')} | `make bench-tatqa` |")
         lines.append(f"| TAT-QA dev output tokens | {_arms(tatqa['output tokens'], '.1f')} | `make bench-tatqa` |")
-    machines = {result["machine"] for result in (wire, banking, tatqa, train) if result}
+    machines = {result["machine"] for result in (wire, banking, tatqa, train, serve) if result}
     lines += (
         ["", f"Accuracies with the starter model, 95 % intervals in brackets. On {'; '.join(sorted(machines))}."]
         if machines
@@ -176,6 +192,53 @@ def training() -> str:
     return "\n".join(lines) + "\n"
 
 
+def serving() -> str:
+    """What the serving benchmark measured, from benchmarks/results/serve.json."""
+    found = _result("serve")
+    if not found:
+        return ""
+    ratios, cases, load = found["ratios"], found["cases"], found["load"]
+    lines = [
+        "`make bench-serve`, random weights of a 135 M model's shape, prompts of 512 tokens, answers of 64, one thread.",
+        "`decode` is from the first token to the last, `whole` with the prompt.", "",
+        "| case / peer | ours, tokens/s | theirs | ours is |", "|---|---|---|---|",
+    ]  # fmt: skip
+    for name, ratio in ratios.items():
+        if name in cases and "ours_tokens_per_s" in cases[name]:
+            one = cases[name]
+            lines.append(
+                f"| {name} | {one['ours_tokens_per_s']:.0f} | {one['theirs_tokens_per_s']:.0f} | {ratio:.2f} times |"
+            )
+    share, loss, mixed = cases["bandwidth-b1"], cases["int8-loss"], cases["adapters-16"]
+    lines += [
+        "", f"- One request reads weights and cache at {share['share']:.0%} of the {share['read_gb_per_s']:.0f} GB/s at which one "
+        "thread sums a large array.",
+        f"- int8 against float32: decode {ratios['int8-decode-b1/float32']:.2f} times at one request and "
+        f"{ratios['int8-decode-b16/float32']:.2f} at sixteen, whole {ratios['int8-whole-b1/float32']:.2f} and "
+        f"{ratios['int8-whole-b16/float32']:.2f}. It loses {loss['int8'] - loss['float32']:+.4f} nats a token of {loss['float32']:.2f} "
+        "(the starter model on this project's pages).",
+        "- Six questions on one document, at once, against no reuse: "
+        + ", ".join(f"{ratios[name]:.1f} times at {name.split('-')[1].split('/')[0]} tokens" for name in ratios if "no-reuse" in name) + ".",
+        f"- Sixteen adapters in one batch: {ratios['adapters-16/one-by-one']:.1f} times one by one; mixing costs "
+        f"{mixed['together_s'] / mixed['one_adapter_s'] - 1:.0%} against one adapter; {mixed['equal']} of 16 answers equal to the adapter's "
+        "alone, token for token.",
+        "", "The service with the starter model, boto3 on the same two processors:", "",
+        "| clients | tokens/s | first token p50 | p99 |", "|---|---|---|---|",
+    ]  # fmt: skip
+    for clients, one in load["clients"].items():
+        lines.append(
+            f"| {clients} | {one['tokens_per_s']:.0f} | {one['first_p50_ms']:.0f} ms | {one['first_p99_ms']:.0f} ms |"
+        )
+    over, kept = load["overload"], load["provisioned"]
+    lines += [
+        "", f"Three times too many ({over['asked']} at once): {over['answered']} answered, {over['throttled']} throttled, {over['lost']} "
+        f"lost, the longest after {over['longest_s']:.1f} s. A provisioned model keeps {kept['under_flood']:.0f} of its "
+        f"{kept['alone']:.0f} tokens a second while 40 clients flood its base.",
+        "", f"On {found['machine']}.",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
 def rates() -> str:
     """Validation loss by batch size and learning rate, from benchmarks/results/rates.json."""
     found = _result("rates")
@@ -231,6 +294,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/hyperparameters.md": {"hyperparameters": hyperparameters.markdown},
     "docs/settings.md": {"settings": settings.markdown},
     "docs/training.md": {"training": training},
+    "docs/serving.md": {"serving": serving},
     "docs/experiments/rates.md": {"rates": rates},
     "outcrop/registry/pebble/README.md": {"scores": scores},
     "README.md": {"script": script, "operations": summary, "figures": figures},

@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     engine_adapters_gb: Annotated[
         float, Field(description="memory of an engine's adapters, in GB; 0 takes a tenth of what is free", ge=0)
     ] = 0
+    engine_pause_s: Annotated[
+        float, Field(description="reading a prompt holds up other answers' next tokens for so long at most", gt=0)
+    ] = 0.25
     engine_vllm: Annotated[
         str, Field(description="vLLM's command, from its own environment, or the address of a server that runs")
     ] = "vllm"

@@ -5,6 +5,8 @@ OpenAI offers and Outcrop does not is refused in words.
 """
 
 import hashlib
+from array import array
+from base64 import b64encode
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -118,9 +120,30 @@ def _chunks(body: invocation.Body, model: str, pieces: Iterator[Any]) -> Iterato
 
 
 def create_embeddings(request: Request, call: Call) -> Request:
-    """Refused: no model here makes embeddings yet."""
-    call.service.serving.target(str(request.get("model")))
-    raise Unsupported(f"{request.get('model')} is a language model; it makes no embeddings")
+    """The vectors of one text or several, as numbers or in base64."""
+    left = dict(request)
+    model, given = left.pop("model", None), left.pop("input", None)
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(model, str) or not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise Invalid("model must be a string, and input a string or a list of strings")
+    form = left.pop("encoding_format", "float")
+    if form not in ("float", "base64"):
+        raise Invalid(f"encoding_format is {form!r}; it must be float or base64")
+    left.pop("user", None)
+    wanted = left.pop("dimensions", None)
+    if left:
+        raise Invalid(f"{next(iter(left))} is not known here")
+    asking = invocation.Invocation(call.service.serving, call.service.registry, call.context.gone)
+    made = invocation.embed(asking, model, texts)
+    if wanted not in (None, len(made.vectors[0])):
+        raise Invalid(f"dimensions is {wanted}; {model} makes {len(made.vectors[0])}")
+    shown: list[Any] = made.vectors
+    if form == "base64":
+        shown = [b64encode(array("f", vector).tobytes()).decode() for vector in made.vectors]
+    return {
+        "object": "list", "model": model, "usage": {"prompt_tokens": made.tokens, "total_tokens": made.tokens},
+        "data": [{"object": "embedding", "index": index, "embedding": one} for index, one in enumerate(shown)],
+    }  # fmt: skip
 
 
 # --- files --------------------------------------------------------------------------------------------------------------

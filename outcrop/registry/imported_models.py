@@ -16,7 +16,7 @@ class ImportedModel(msgspec.Struct, frozen=True, kw_only=True):
     arn: str
     name: str
     kind: str
-    """"whole" or "adapter"."""
+    """"whole", "adapter", or "embedding" for an encoder."""
     base: str = ""
     """Of an adapter: the base model's id."""
     architecture: str

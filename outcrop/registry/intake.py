@@ -10,6 +10,8 @@ from outcrop.registry.base_models import count_parameters, read_config, read_hea
 
 # Endings of transformers' class names for models that continue a text.
 CAUSAL = ("ForCausalLM", "LMHeadModel")
+# And for encoders, whose hidden states are embeddings.
+ENCODERS = ("Model", "ForMaskedLM")
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 # Pickles, whatever they are called: Python's own of protocols 2 to 5, and torch's zip files.
 PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
@@ -24,6 +26,7 @@ class Intake:
     num_parameters: int
     context: int
     base: str = ""
+    is_encoder: bool = False
 
 
 def look_into(folder: Path) -> Intake:
@@ -40,10 +43,11 @@ def look_into(folder: Path) -> Intake:
     config = read_config(folder)
     architectures = config.get("architectures") or [""]
     architecture = str(architectures[0]) if isinstance(architectures, list) else str(architectures)
-    if not architecture.endswith(CAUSAL):
+    is_encoder = not architecture.endswith(CAUSAL) and architecture.endswith(ENCODERS)
+    if not architecture.endswith((*CAUSAL, *ENCODERS)):
         raise Invalid(
             f"config.json: the architecture is {architecture or 'not named'}; models that continue a text are taken, whose "
-            f"names end in {' or '.join(CAUSAL)}"
+            f"names end in {' or '.join(CAUSAL)}, and encoders, in {' or '.join(ENCODERS)}"
         )
     _refuse_missing(folder)
     headers = read_headers(folder)
@@ -51,7 +55,7 @@ def look_into(folder: Path) -> Intake:
     context = config.get("max_position_embeddings") or config.get("n_positions") or 2048
     if not isinstance(context, int) or context < 1:
         raise Invalid(f"config.json: max_position_embeddings is {context!r}; it must be a number of tokens")
-    return Intake(architecture, count_parameters(folder), context)
+    return Intake(architecture, count_parameters(folder), context, is_encoder=is_encoder)
 
 
 def refuse_pickles(folder: Path) -> None:

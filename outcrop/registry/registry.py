@@ -254,6 +254,8 @@ class Registry:
                 return Weights(
                     imported.arn, self.weights_of(self.base(imported.base)), self._storage.artifact(imported.id)
                 )
+            if imported is not None and imported.kind == "embedding":
+                return Weights(imported.arn, self._storage.artifact(imported.id), None)
             base = self.base(identifier)
             return Weights(imported.arn if imported else base.id, self.weights_of(base), None)
         artifact = self._storage.artifact(custom.id)

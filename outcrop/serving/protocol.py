@@ -46,11 +46,18 @@ class Score(msgspec.Struct, frozen=True, tag_field="op", tag="score"):
     adapter: str | None = None
 
 
-Request = Generate | Load | Score
+class Embed(msgspec.Struct, frozen=True, tag_field="op", tag="embed"):
+    """The vectors of some texts, for a model that makes embeddings."""
+
+    texts: list[list[int]]
+
+
+Request = Generate | Load | Score | Embed
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A token, or the end: `done` is "stop" (a stop token came), "length" (the limit), "ready", "scored" or "error"."""
+    """A token, or the end: `done` is "stop" (a stop token came), "length" (the limit), "ready", "scored",
+    "embedded" or "error"."""
 
     token: int | None = None
     done: str = ""
@@ -58,6 +65,7 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     loss: float | None = None
     logprob: float | None = None
     top: list[tuple[int, float]] = []
+    vectors: list[list[float]] = []
 
 
 REQUESTS: "msgspec.json.Decoder[Request]" = msgspec.json.Decoder(Request)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -15,10 +16,11 @@ from outcrop.clock import now
 from outcrop.errors import Invalid, NotFound, NotReady, OutcropError
 from outcrop.names import id_of, resource_of
 from outcrop.registry import Registry, Weights
+from outcrop.registry.embedding import Pooling, read_pooling
 from outcrop.registry.probes import Certificate, judge, read_probes
 from outcrop.serving.deployments import Deployment, Provisioned
 from outcrop.serving.engines.supervisor import Engines
-from outcrop.serving.protocol import Generate, Load, Reply, Score
+from outcrop.serving.protocol import Embed, Generate, Load, Reply, Score
 from outcrop.storage import Storage
 
 log = logging.getLogger("outcrop.serving")
@@ -39,6 +41,11 @@ class Target:
     def folder(self) -> Path:
         """The folder whose tokenizer and template are used."""
         return self.weights.folder
+
+    @cached_property
+    def pooling(self) -> Pooling | None:
+        """How the model makes embeddings; None for a language model."""
+        return read_pooling(self.folder)
 
 
 class Serving:
@@ -114,11 +121,23 @@ class Serving:
         for _ in self._engines.ask(weights.folder, Load(str(weights.adapter) if weights.adapter else None)):
             pass
 
+    def embed(self, target: Target, texts: list[list[int]]) -> list[list[float]]:
+        """The vectors of some texts' tokens. Raises as `generate` does, and Invalid when the model makes none."""
+        if target.pooling is None:
+            raise Invalid("this is a language model; it makes no embeddings")
+        with self._engines.of(target.folder).capacity.place(target.holder):
+            *_, last = self._engines.ask(target.folder, Embed(texts))
+        return last.vectors
+
     def generate(self, target: Target, request: Generate) -> Iterator[Reply]:
         """The engine's replies for a request on a target; leaving early cancels it.
 
         Raises Throttled, NotReady, ModelFailed, ModelTimedOut.
         """
+        if target.pooling is not None:
+            raise Invalid(
+                "this is an embedding model; it does not answer, it makes vectors (InvokeModel with inputText)"
+            )
         adapter = target.weights.adapter
         request = msgspec.structs.replace(
             request, adapter=str(adapter) if adapter else None, provisioned=target.holder is not None

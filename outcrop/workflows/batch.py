@@ -1,6 +1,7 @@
 """From files of requests in S3 to files of answers."""
 
 import hashlib
+import math
 import shutil
 import threading
 import time
@@ -71,7 +72,7 @@ class Batch:
         sources = self._sources(request["input_uri"])
         counts = Counts(total=sum(1 for source in sources for _ in read_lines(source)))
         expires = job.created_at + timedelta(hours=request["timeout_h"])
-        engines = Engines(self._logs(), Options(**self.settings.engine_options))
+        engines = Engines(self._logs(), Options(**{**self.settings.engine_options, "pause_s": math.inf}))
         try:
             serving = Serving(self.storage, self.registry, engines)
             # Here, not in a thread of the pool: a child process is killed when the thread that began it ends (prctl(2)).

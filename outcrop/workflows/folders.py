@@ -12,6 +12,7 @@ MOST_BYTES = 200 * 1024**3
 MOST_FILES = 2000
 # Everything else is left where it is, but for what is known to be pickles, which are refused.
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+POOLING = "1_Pooling/config.json"
 TAKEN = (".safetensors", ".json", ".jinja", ".model", ".txt", ".md")
 
 
@@ -32,5 +33,7 @@ def copy_folder(storage: Storage, uri: str, folder: Path) -> None:
             raise Invalid(f"the key {stored.key!r} leads out of its folder")
         if "/" not in name and name.endswith(PICKLES) and not any(one.key.endswith(".safetensors") for one in found):
             raise Invalid(f"{name} is a pickle: it can run code and is not read; convert the weights to safetensors")
+        if name == POOLING:  # the one file of a folder below that is wanted: how an encoder's states become a vector
+            shutil.copyfile(stored.path, folder / "pooling.json")
         if "/" not in name and name.endswith(TAKEN) and not name.startswith("."):
             shutil.copyfile(stored.path, folder / name)

@@ -7,14 +7,19 @@ import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from outcrop.clock import now
 from outcrop.errors import Invalid, OutcropError
 from outcrop.jobs import Job, Tell
 from outcrop.jobs.children import python_child
 from outcrop.machine import idle_cpus
-from outcrop.registry import BaseModel, ImportedModel, Registry
+from outcrop.registry import BaseModel, ImportedModel, Registry, embedding
+from outcrop.registry.base_models import read_config
+from outcrop.registry.embedding import pooling_of
 from outcrop.registry.intake import Intake, look_into
 from outcrop.storage import Storage
 from outcrop.workflows.folders import copy_folder
@@ -39,6 +44,14 @@ class ImportModel:
             tell.check()
             found = look_into(folder)
             base = self.registry.base_of_adapter(found.base) if found.base else None
+            if found.is_encoder:
+                tried = self._try_encoder(folder, found)
+                model = self._model(job, found, None, False, tried)
+                tell.check()
+                self.registry.take_in(model, folder)
+                tell.event(kind="tried", sample=model.sample)
+                tell.result(model_arn=model.arn)
+                return
             below = self.registry.weights_of(base) if base else folder
             told = _ask("outcrop.rendering", [str(below)], TEMPLATE_S, "the chat template or tokenizer")
             tell.check()
@@ -55,12 +68,25 @@ class ImportModel:
         tell.event(kind="tried", loss=model.loss, uniform_loss=model.uniform_loss, sample=model.sample, note=note)
         tell.result(model_arn=model.arn)
 
+    @staticmethod
+    def _try_encoder(folder: Path, found: Intake) -> dict[str, Any]:
+        stated = folder / "pooling.json"
+        pooling = pooling_of(
+            read_config(folder), json.loads(stated.read_text()) if stated.is_file() else {}, found.context
+        )
+        (folder / embedding.FILE).write_bytes(msgspec.json.encode(pooling))
+        told = _ask("outcrop.serving.engines.embedding_engine", ["try", str(folder)], SMOKE_S, "the model")
+        sample = (
+            f"{told['dimensions']} dimensions, {pooling.how} of the tokens; what is alike scores {told['alike']:.2f}, "
+        )
+        return {"loss": 0.0, "uniform_loss": 0.0, "sample": sample + f"what is not {told['unlike']:.2f}"}
+
     def _model(
         self, job: Job, found: Intake, base: BaseModel | None, has_template: bool, tried: dict[str, Any]
     ) -> ImportedModel:
         return ImportedModel(
             id=job.request["model_id"], arn=job.request["model_arn"], name=job.request["model_name"],
-            kind="adapter" if base else "whole", base=base.id if base else "",
+            kind="adapter" if base else "embedding" if found.is_encoder else "whole", base=base.id if base else "",
             architecture=base.architecture if base else found.architecture, num_parameters=found.num_parameters,
             context=base.context if base else found.context, has_template=has_template, created_at=now(), job_arn=job.arn,
             job_name=job.name, source_uri=job.request["source_uri"], loss=tried["loss"], uniform_loss=tried["uniform_loss"],

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import msgspec
 
 from outcrop.errors import Invalid
+from outcrop.invocation import embedding
 from outcrop.invocation.answer import Answer, Invocation, answer, stream
-from outcrop.invocation.families.body import Body
+from outcrop.invocation.families.body import Body, Json
 from outcrop.invocation.families.claude import claude
 from outcrop.invocation.families.llama import llama
 from outcrop.invocation.families.nova import nova
@@ -20,12 +21,7 @@ from outcrop.invocation.families.openai import chat, completion
 
 def read_body(data: bytes) -> Body:
     """A native body of any family. Raises Invalid that names the field and what is expected."""
-    try:
-        body = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Invalid(f"Malformed input request: the body is not JSON: {error}") from None
-    if not isinstance(body, dict):
-        raise Invalid("Malformed input request: the body must be a JSON object")
+    body = _decoded(data)
     if "prompt" in body:
         return llama(body) if "max_tokens" not in body else completion(body)
     if "messages" not in body:
@@ -37,8 +33,22 @@ def read_body(data: bytes) -> Body:
     return chat(body)
 
 
+def _decoded(data: bytes) -> Json:
+    try:
+        body = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Invalid(f"Malformed input request: the body is not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise Invalid("Malformed input request: the body must be a JSON object")
+    return body
+
+
 def invoke(invocation: Invocation, model_id: str, data: bytes) -> tuple[bytes, Answer]:
     """InvokeModel's body, and the answer that it was made of."""
+    given = _decoded(data)
+    if embedding.is_embedding(given):
+        vectors, tokens = embedding.invoke(invocation, model_id, given)
+        return msgspec.json.encode(vectors), Answer(input_tokens=tokens)
     body = read_body(data)
     result = answer(invocation, model_id, body.ask)
     return msgspec.json.encode(body.whole(model_id, result)), result

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from outcrop.serving.protocol import REQUESTS, Load, Reply, Score
+from outcrop.serving.protocol import REQUESTS, Embed, Load, Reply, Score
 
 
 def answer(connection: socket.socket) -> None:
@@ -16,7 +16,7 @@ def answer(connection: socket.socket) -> None:
     with connection, connection.makefile("rb") as lines:
         try:
             request = REQUESTS.decode(lines.readline())
-            if isinstance(request, Score):
+            if isinstance(request, Score | Embed):
                 connection.sendall(
                     msgspec.json.encode(Reply(done="error", reason="the echo engine has no weights")) + b"\n"
                 )

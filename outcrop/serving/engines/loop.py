@@ -1,4 +1,4 @@
-"""The engine's process: `python -m outcrop.serving.engines.loop FOLDER SOCKET THREADS SLOTS FORMAT CACHE ADAPTERS`.
+"""The engine's process: `python -m outcrop.serving.engines.loop FOLDER SOCKET THREADS SLOTS FORMAT CACHE ADAPTERS PAUSE`.
 
 Requests from the socket into the engine's batch, tokens back. A connection is a request; hanging up cancels it.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from outcrop.serving.engines.torch_engine import Active, TorchEngine, prepare
-from outcrop.serving.protocol import REQUESTS, Generate, Load, Reply, Request, Score
+from outcrop.serving.protocol import REQUESTS, Embed, Generate, Load, Reply, Request, Score
 
 log = logging.getLogger("outcrop.engine")
 
@@ -111,7 +111,9 @@ class Loop:
                 request, client = self._arriving.get(block=not self._engine.active and not self._waiting)
             except queue.Empty:
                 break
-            if isinstance(request, Generate):
+            if isinstance(request, Embed):
+                client.finish(Reply(done="error", reason="this model continues a text; it makes no embeddings"))
+            elif isinstance(request, Generate):
                 self._waiting.append(Waiting(request, client))
             else:
                 client.finish(self._answer(request))
@@ -163,18 +165,12 @@ class Loop:
 
 
 def main(
-    folder: str,
-    path: str,
-    threads: str,
-    slots: str,
-    number_format: str = "float32",
-    cache: str = "0",
-    adapters: str = "0",
-) -> None:
+    folder: str, path: str, threads: str, slots: str, number_format: str, cache: str, adapters: str, pause: str, *_: str
+) -> None:  # fmt: skip
     """Load the weights, then listen; the socket appears when requests can be answered."""
     logging.basicConfig(level=logging.INFO)
     prepare(int(threads))
-    engine = TorchEngine(Path(folder), int(slots), number_format, int(cache), int(adapters))
+    engine = TorchEngine(Path(folder), int(slots), number_format, int(cache), int(adapters), float(pause))
     engine.warm_up()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(path + ".new")

@@ -15,8 +15,9 @@ from subprocess import Popen, TimeoutExpired
 from outcrop.errors import ModelFailed, NotReady
 from outcrop.jobs.children import python_child, tail
 from outcrop.machine import available_cpus
+from outcrop.registry.embedding import read_pooling
 from outcrop.serving.capacity import Capacity
-from outcrop.serving.engines import ENGINES
+from outcrop.serving.engines import EMBEDDING_ENGINE, ENGINES
 from outcrop.serving.protocol import Reply, Request, ask
 
 # Loading weights takes seconds on a laptop and minutes for tens of gigabytes; a client is told to come back after this.
@@ -36,6 +37,7 @@ class Options:
     weights: str = "float32"
     cache_gb: float = 0.0
     adapters_gb: float = 0.0
+    pause_s: float = 0.25
     vllm: str = "vllm"
 
 
@@ -123,7 +125,12 @@ class Engines:
                 memory = [str(int(gb * 1e9)) for gb in (options.cache_gb, options.adapters_gb)]
                 environment = {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads}
                 with engine.log.open("wb") as log:
-                    engine.process = python_child(self._module, [*arguments, *memory, options.vllm], log, environment)
+                    engine.process = python_child(
+                        self._module_of(engine),
+                        [*arguments, *memory, str(options.pause_s), options.vllm],
+                        log,
+                        environment,
+                    )
             while not engine.socket.exists():
                 if engine.process.poll() is not None:
                     raise ModelFailed(f"the engine of {engine.folder.name} did not start: {tail(engine.log)}")
@@ -132,6 +139,9 @@ class Engines:
                 time.sleep(0.02)
         finally:
             engine.starting.release()
+
+    def _module_of(self, engine: Engine) -> str:
+        return self._module if read_pooling(engine.folder) is None else EMBEDDING_ENGINE
 
     def end_idle(self) -> None:
         """End engines that nobody has asked for a while and that hold no provisioned capacity."""

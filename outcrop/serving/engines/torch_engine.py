@@ -29,8 +29,8 @@ from outcrop.serving.protocol import Generate, Reply, Score
 
 Array = np.ndarray[Any, Any]
 
-# Rows of a pass that reads prompts: these when nobody waits for a next token, else as many as take PAUSE_S; in steps of
-# STEP, which matrix products like.
+# Rows of a pass that reads prompts: these when nobody waits for a next token, else as many as take the pause that is
+# allowed; in steps of STEP, which matrix products like.
 MOST_ROWS, STEP = 512, 64
 PAUSE_S = 0.25
 # A request of provisioned throughput is promised this share of the rate that a request gets alone: some two may then be
@@ -91,12 +91,14 @@ class Active:
 class TorchEngine:
     """One base model with its adapters, cache and batch.
 
-    `cache_bytes` and `adapter_bytes` of 0 take a share of the memory that is free.
+    `cache_bytes` and `adapter_bytes` of 0 take a share of the memory that is free. Reading a prompt holds the others'
+    next tokens up by `pause_s` at most; the longer that is, the more is done in all.
     """
 
     def __init__(
-        self, folder: Path, slots: int, number_format: str = "float32", cache_bytes: int = 0, adapter_bytes: int = 0
-    ) -> None:
+        self, folder: Path, slots: int, number_format: str = "float32", cache_bytes: int = 0, adapter_bytes: int = 0,
+        pause_s: float = PAUSE_S,
+    ) -> None:  # fmt: skip
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True,
         ).eval()  # fmt: skip
@@ -109,7 +111,7 @@ class TorchEngine:
         self._runner.take_pools(self.adapters.pools)
         self.pages = Pages(_pages_for(self.config, cache_bytes or int(free * CACHE_SHARE)))
         self._constraints = Constraints(folder)
-        self.slots = slots
+        self.slots, self._pause_s = slots, pause_s
         self.active: list[Active] = []
         self.reuses = True
         self._prompt_rate = 0.0  # tokens a second, of the last passes that read prompts
@@ -203,7 +205,7 @@ class TorchEngine:
         chosen = [(one, Part(one.line, 1, one.place)) for one in able if not one.is_reading]
         budget = MOST_ROWS
         if chosen:
-            rows = max(len(chosen) // STEP + 1, int(PAUSE_S * self._prompt_rate) // STEP) * STEP
+            rows = max(len(chosen) // STEP + 1, int(min(self._pause_s * self._prompt_rate, MOST_ROWS)) // STEP) * STEP
             budget = min(budget, rows) - len(chosen)
         reading = sorted((one for one in able if one.is_reading), key=lambda one: not one.promised)
         for one in reading:

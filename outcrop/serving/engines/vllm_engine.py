@@ -1,6 +1,6 @@
 """vLLM behind the engine's protocol: its OpenAI-shaped server, in an environment of its own, spoken to over HTTP.
 
-`python -m outcrop.serving.engines.vllm_engine FOLDER SOCKET THREADS SLOTS FORMAT CACHE ADAPTERS SERVER`, where SERVER is
+`python -m outcrop.serving.engines.vllm_engine FOLDER SOCKET THREADS SLOTS FORMAT CACHE ADAPTERS PAUSE SERVER`, where SERVER is
 vLLM's command, which is then started for this base, or the address of a server that runs it already. Adapters are loaded
 while it runs. Fields as of vLLM 0.32: `return_token_ids`, `prompt_logprobs`, `structured_outputs`.
 """
@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from outcrop.serving.protocol import REQUESTS, Generate, Load, Reply, Request, Score
+from outcrop.serving.protocol import REQUESTS, Embed, Generate, Load, Reply, Request, Score
 
 log = logging.getLogger("outcrop.engine")
 
@@ -167,6 +167,8 @@ def _answered(request: Request, vllm: Vllm) -> Iterator[Reply]:
     elif isinstance(request, Load):
         vllm.load(request.adapter)
         yield Reply(done="ready")
+    elif isinstance(request, Embed):
+        yield Reply(done="error", reason="this model continues a text; it makes no embeddings")
     else:
         yield from vllm.generate(request)
 
@@ -192,11 +194,10 @@ def begin(command: str, folder: str, slots: int) -> Vllm:
     return vllm
 
 
-def main(
-    folder: str, path: str, _threads: str, slots: str, _format: str, _cache: str, _adapters: str, server: str
-) -> None:
+def main(folder: str, path: str, _threads: str, slots: str, *others: str) -> None:
     """Have vLLM at hand, then listen; the socket appears when requests can be answered."""
     logging.basicConfig(level=logging.INFO)
+    server = others[-1]
     if server.startswith(("http://", "https://")):
         vllm = Vllm(server)
         vllm.find_model()
@@ -212,4 +213,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:9])
+    main(*sys.argv[1:])
