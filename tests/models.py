@@ -43,13 +43,13 @@ def make_tokenizer(folder: Path, template: str | None = TEMPLATE) -> int:
     return tokenizer.get_vocab_size()
 
 
-def make_llama(folder: Path, seed: int = 0, layers: int = 2, template: str = TEMPLATE) -> Path:
+def make_llama(folder: Path, seed: int = 0, layers: int = 2, template: str = TEMPLATE, width: int = 64) -> Path:
     """A Llama with grouped heads."""
     torch.manual_seed(seed)
     size = make_tokenizer(folder, template)
     LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=size, hidden_size=64, intermediate_size=96, num_hidden_layers=layers, num_attention_heads=4,
+            vocab_size=size, hidden_size=width, intermediate_size=96, num_hidden_layers=layers, num_attention_heads=4,
             num_key_value_heads=2, max_position_embeddings=1024, bos_token_id=1, eos_token_id=0,
         )
     ).save_pretrained(folder)  # fmt: skip

@@ -22,7 +22,7 @@ STAND_IN = f"{sys.executable} -m outcrop.serving.engines.vllm_stand_in"
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_llama(tmp_path_factory.mktemp("vllm") / "base")
+    return make_llama(tmp_path_factory.mktemp("vllm") / "base", width=256)  # vLLM on processors wants wide heads
 
 
 @pytest.fixture(scope="module")
