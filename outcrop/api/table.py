@@ -15,7 +15,6 @@ from outcrop.api import (
     deployments,
     iam,
     imports,
-    openai,
     runtime,
     s3,
     sts,
@@ -24,6 +23,7 @@ from outcrop.api import (
     throughput,
 )
 from outcrop.api.call import Call, Service
+from outcrop.api.openai import answers, files, fine_tuning
 from outcrop.wire import Context
 from outcrop.wire.app import Function
 from outcrop.wire.models import service_model
@@ -48,23 +48,23 @@ EXTENSIONS = {
 }
 
 SECOND_DOOR = {
-    ("GET", "/models"): openai.list_models,
-    ("GET", "/models/{model}"): openai.retrieve_model,
-    ("DELETE", "/models/{model}"): openai.delete_model,
-    ("POST", "/chat/completions"): openai.create_chat_completion,
-    ("POST", "/completions"): openai.create_completion,
-    ("POST", "/embeddings"): openai.create_embeddings,
-    ("POST", "/files"): openai.create_file,
-    ("GET", "/files"): openai.list_files,
-    ("GET", "/files/{file_id}"): openai.retrieve_file,
-    ("GET", "/files/{file_id}/content"): openai.retrieve_file_content,
-    ("DELETE", "/files/{file_id}"): openai.delete_file,
-    ("POST", "/fine_tuning/jobs"): openai.create_fine_tuning_job,
-    ("GET", "/fine_tuning/jobs"): openai.list_fine_tuning_jobs,
-    ("GET", "/fine_tuning/jobs/{fine_tuning_job_id}"): openai.retrieve_fine_tuning_job,
-    ("POST", "/fine_tuning/jobs/{fine_tuning_job_id}/cancel"): openai.cancel_fine_tuning_job,
-    ("GET", "/fine_tuning/jobs/{fine_tuning_job_id}/events"): openai.list_fine_tuning_events,
-    ("GET", "/fine_tuning/jobs/{fine_tuning_job_id}/checkpoints"): openai.list_fine_tuning_checkpoints,
+    ("GET", "/models"): answers.list_models,
+    ("GET", "/models/{model}"): answers.retrieve_model,
+    ("DELETE", "/models/{model}"): answers.delete_model,
+    ("POST", "/chat/completions"): answers.create_chat_completion,
+    ("POST", "/completions"): answers.create_completion,
+    ("POST", "/embeddings"): answers.create_embeddings,
+    ("POST", "/files"): files.create_file,
+    ("GET", "/files"): files.list_files,
+    ("GET", "/files/{file_id}"): files.retrieve_file,
+    ("GET", "/files/{file_id}/content"): files.retrieve_file_content,
+    ("DELETE", "/files/{file_id}"): files.delete_file,
+    ("POST", "/fine_tuning/jobs"): fine_tuning.create_fine_tuning_job,
+    ("GET", "/fine_tuning/jobs"): fine_tuning.list_fine_tuning_jobs,
+    ("GET", "/fine_tuning/jobs/{fine_tuning_job_id}"): fine_tuning.retrieve_fine_tuning_job,
+    ("POST", "/fine_tuning/jobs/{fine_tuning_job_id}/cancel"): fine_tuning.cancel_fine_tuning_job,
+    ("GET", "/fine_tuning/jobs/{fine_tuning_job_id}/events"): fine_tuning.list_fine_tuning_events,
+    ("GET", "/fine_tuning/jobs/{fine_tuning_job_id}/checkpoints"): fine_tuning.list_fine_tuning_checkpoints,
 }
 
 

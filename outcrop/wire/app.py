@@ -8,10 +8,8 @@ import asyncio
 import hashlib
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -25,56 +23,22 @@ from outcrop.errors import Denied, Invalid, NotFound, OutcropError, S3Error, Uns
 from outcrop.wire import eventstream, openai, query, rest_json, s3, sigv2, sigv4
 from outcrop.wire.body import Body, Receiver
 from outcrop.wire.context import Context
+from outcrop.wire.incoming import Incoming, Outgoing
 from outcrop.wire.models import QUERY_SERVICES, operation_model, service_model
+from outcrop.wire.receiving import Disconnected, Receive, disconnect, receive_large, receive_small, watched
+from outcrop.wire.refusing import error_document, json_headers, refused
 from outcrop.wire.routing import Match, Router
 
 log = logging.getLogger("outcrop.wire")
 
-Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Function = Callable[[dict[str, Any], Context], Mapping[str, Any] | None]
 
-# AWS's limit of an InvokeModel body (botocore model: 25,000,000 bytes).
-MOST_JSON_BYTES = 25_000_000
 THREADS = 64
 # Calls of a model wait for it, in threads of their own so that everything else goes on: as many as may be let in or wait,
 # of several models; beyond that they are refused, and soon.
 MODEL_THREADS = 512
-# For errors that come before the operation is known, or that an operation's model forgets to declare (CreateModelCopyJob
-# declares no ValidationException).
-STATUSES = {
-    "ValidationException": 400, "AccessDeniedException": 403, "ResourceNotFoundException": 404, "ConflictException": 409,
-    "ThrottlingException": 429,
-}  # fmt: skip
 BEARER_SERVICES = ("bedrock", "bedrock-runtime")
-# Clients that heed it come again after this.
-RETRY_AFTER_S = {"ThrottlingException": "1", "ModelNotReadyException": "5"}
-
-
-@dataclass(frozen=True)
-class Incoming:
-    """A request before anyone has looked into it."""
-
-    method: str
-    raw_path: str
-    raw_query: str
-    headers: dict[str, str]
-    origin: str
-    request_id: str
-
-    @property
-    def signed(self) -> sigv4.Request:
-        """What a signature covers."""
-        return sigv4.Request(self.method, self.raw_path, self.raw_query, self.headers)
-
-
-@dataclass(frozen=True)
-class Outgoing:
-    """A response; the body comes in pieces, each from a thread."""
-
-    status: int
-    headers: dict[str, str]
-    body: Iterable[bytes]
 
 
 class Wire:
@@ -82,8 +46,8 @@ class Wire:
 
     `functions` maps (service, operation) to what does the work; an operation without one answers a declared error that
     says so. `extensions` maps (method, path template) to functions of our own beside AWS's, `second_door` those in
-    OpenAI's dialect. `receiving` is a folder on
-    the disk on which the storage lies: large bodies arrive there. `is_open` accepts any credentials.
+    OpenAI's dialect. `receiving` is a folder on the disk on which the storage lies: large bodies arrive there. `is_open`
+    accepts any credentials.
     """
 
     def __init__(
@@ -132,18 +96,18 @@ class Wire:
                 return await self._s3(incoming, scope, receive)
             if service == "openai":
                 return await self._openai(incoming, scope, receive)
-            data = await _receive_small(receive)
+            data = await receive_small(receive)
             access_key, region = self._identify(incoming, scope, data, service)
             if service in QUERY_SERVICES:
                 return await self._query(incoming, data, access_key, region)
             return await self._rest_json(incoming, data, access_key, region, receive)
         except OutcropError as error:
-            return _refused(service, None, error, incoming)
-        except _Disconnected:
+            return refused(service, None, error, incoming)
+        except Disconnected:
             return Outgoing(400, {}, [])
         except Exception as error:  # an edge: whatever went wrong, the client gets a declared answer
             log.exception("request %s failed", incoming.request_id)
-            return _refused(service, None, OutcropError(f"{type(error).__name__}, see the log"), incoming)
+            return refused(service, None, OutcropError(f"{type(error).__name__}, see the log"), incoming)
 
     def _service(self, incoming: Incoming, scope: sigv4.Scope | None) -> str:
         """openai, bedrock (all four), s3, sts or iam: by the path, the signature's scope, the path again."""
@@ -243,14 +207,14 @@ class Wire:
                 opened: Outgoing = await self._in_model_thread(self._open_stream, operation, function, params, context)
                 return opened
             if match.service == "bedrock-runtime":
-                async with _watched(receive, context):
+                async with watched(receive, context):
                     result = await self._in_model_thread(function, params, context) or {}
             else:
                 result = await self._in_thread(function, params, context) or {}
             status, headers, body = rest_json.write(match.service, match.operation, result)
             return Outgoing(status, headers | result.get("extra_headers", {}), [body])
         except OutcropError as error:
-            return _refused(match.service, operation, error, incoming)
+            return refused(match.service, operation, error, incoming)
 
     @staticmethod
     def _open_stream(
@@ -306,7 +270,7 @@ class Wire:
             result = await self._in_thread(function, params, context)
         except OutcropError as error:
             status = 404 if isinstance(error, NotFound) else 400
-            return Outgoing(status, *_error_document(error))
+            return Outgoing(status, *error_document(error))
         return Outgoing(200, {"content-type": "application/json"}, [msgspec.json.encode(result)])
 
     # --- OpenAI ----------------------------------------------------------------------------------------------------
@@ -319,7 +283,7 @@ class Wire:
                 access_key, region = self._identify(incoming, scope, None, "openai")
                 params = form = await openai.read_form(incoming.headers, receive, self._receiving)
             else:
-                data = await _receive_small(receive)
+                data = await receive_small(receive)
                 access_key, region = self._identify(incoming, scope, data, "openai")
                 params = openai.read_json(data)
             if found is None:
@@ -327,12 +291,12 @@ class Wire:
             handler, labels = found
             params |= {name: values[0] for name, values in _query_lists(incoming).items()} | labels
             context = _context(incoming, Match("openai", handler.__name__, labels), access_key, region)
-            async with _watched(receive, context):
+            async with watched(receive, context):
                 written: Outgoing = await self._in_model_thread(_written, handler, params, context)
             return written
         except OutcropError as error:
             status, document = openai.refusal(error)
-            return Outgoing(status, _json_headers(error), [msgspec.json.encode(document)])
+            return Outgoing(status, json_headers(error), [msgspec.json.encode(document)])
         finally:
             if "file" in form:
                 form["file"][1].unlink(missing_ok=True)
@@ -348,7 +312,7 @@ class Wire:
             bucket, key = s3.split_path(incoming.raw_path, incoming.headers.get("host", ""))
             name = s3.operation_of(incoming.method, bucket, key, pairs, incoming.headers)
             receiver = Receiver(self._receiving, incoming.headers, self._chunk_signer(scope, incoming))
-            body = await _receive_large(receive, receiver)
+            body = await receive_large(receive, receiver)
             declared = incoming.headers.get("x-amz-content-sha256", body.sha256)
             if declared != body.sha256 and declared != sigv4.UNSIGNED and not declared.startswith("STREAMING-"):
                 raise S3Error("XAmzContentSHA256Mismatch", "x-amz-content-sha256 is not the hash of the body", 400)
@@ -421,7 +385,7 @@ class Wire:
             await send({"type": "http.response.body", "body": whole})
             return
         await send(start)
-        gone = asyncio.ensure_future(_disconnect(receive))
+        gone = asyncio.ensure_future(disconnect(receive))
         pieces = iter(outgoing.body)
         try:
             async for piece in self._pieces(pieces):
@@ -452,65 +416,6 @@ def _written(handler: openai.Handler, params: dict[str, Any], context: Context) 
         first = next(result)
         return Outgoing(200, {"content-type": "text/event-stream"}, openai.events(chain([first], result)))
     return Outgoing(200, {"content-type": "application/json"}, [msgspec.json.encode(result)])
-
-
-class _Disconnected(Exception):
-    """The client left before its request was whole."""
-
-
-async def _receive_small(receive: Receive) -> bytes:
-    """A body in memory. What exceeds the limit is read but not kept, so that the client can hear the refusal."""
-    pieces: list[bytes] = []
-    size = 0
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _Disconnected
-        piece = message.get("body", b"")
-        size += len(piece)
-        if size <= MOST_JSON_BYTES:
-            pieces.append(piece)
-        more = message.get("more_body", False)
-    if size > MOST_JSON_BYTES:
-        raise Invalid(f"the request body has {size} bytes; at most {MOST_JSON_BYTES} are allowed")
-    return b"".join(pieces)
-
-
-async def _receive_large(receive: Receive, receiver: Receiver) -> Body:
-    """A body of any size, as the receiver keeps it."""
-    try:
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise _Disconnected
-            receiver.feed(message.get("body", b""))
-            more = message.get("more_body", False)
-        return receiver.finish()
-    except BaseException:
-        receiver.abandon()
-        raise
-
-
-async def _disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-@asynccontextmanager
-async def _watched(receive: Receive, context: Context) -> AsyncIterator[None]:
-    """Within the block, `context.gone` is set as soon as the client leaves."""
-
-    async def watch() -> None:
-        await _disconnect(receive)
-        context.gone.set()
-
-    watching = asyncio.ensure_future(watch())
-    try:
-        yield
-    finally:
-        watching.cancel()
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
@@ -554,32 +459,3 @@ def _context(incoming: Incoming, match: Match, access_key: str | None, region: s
     return Context(
         match.service, match.operation, incoming.request_id, region, access_key, incoming.headers, incoming.origin
     )
-
-
-def _refused(service: str, operation: OperationModel | None, error: OutcropError, incoming: Incoming) -> Outgoing:
-    """An error in the service's own form, with the status that its model declares."""
-    if service == "s3":
-        answer = s3.refuse(error, incoming.raw_path, incoming.request_id)
-        return Outgoing(answer.status, answer.headers, answer.body)
-    if service in QUERY_SERVICES:
-        status, document = query.refuse(error, incoming.request_id)
-        return Outgoing(status, {"content-type": query.CONTENT_TYPE}, [document])
-    if operation is None:  # not yet routed: the four services agree on these
-        return Outgoing(STATUSES.get(error.code, 500), *_error_document(error))
-    declared = {shape.name: shape.metadata.get("error", {}) for shape in operation.error_shapes}
-    if error.code not in declared and error.code != "InternalServerException" and "ValidationException" in declared:
-        error = Invalid(error.message)  # AWS, too, falls back on it where an operation declares nothing closer
-    status = declared.get(error.code, {}).get("httpStatusCode", STATUSES.get(error.code, 500))
-    return Outgoing(status, *_error_document(error))
-
-
-def _error_document(error: OutcropError) -> tuple[dict[str, str], list[bytes]]:
-    document = {"message": error.message, **error.members}
-    return _json_headers(error), [msgspec.json.encode(document)]
-
-
-def _json_headers(error: OutcropError) -> dict[str, str]:
-    headers = {"content-type": "application/json", "x-amzn-errortype": error.code}
-    if error.code in RETRY_AFTER_S:
-        headers["retry-after"] = RETRY_AFTER_S[error.code]
-    return headers
