@@ -1,7 +1,9 @@
-"""Load on a running server, from one process with boto3: `python -m benchmarks.serve_load`; prints one JSON line."""
+"""Load on a running server, from one process with boto3: `python -m benchmarks.serve_load MODEL crowd|reserved`; prints one
+JSON line."""
 
 import json
 import statistics
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +13,11 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-MODEL = "outcrop.pebble-v1:0"
+MODEL = sys.argv[1] if len(sys.argv) > 1 else ""
 CLIENTS, ANSWER, LONG_ANSWER, EACH = (1, 4, 16, 64), 64, 400, 4
 # A server with 16 places lets as many wait as there are places twice over; this is three times what it takes in.
 OVERLOAD = 3 * (16 + 32)
-FLOOD, RESERVED_ANSWERS = 40, 6
+FLOOD, RESERVED_ANSWERS, RESERVED_TOKENS = 40, 4, 100
 
 runtime: Any = boto3.client(
     "bedrock-runtime", config=Config(max_pool_connections=256, retries={"total_max_attempts": 1}, read_timeout=120)
@@ -98,7 +100,7 @@ def provisioned() -> dict[str, float]:
     def rate() -> float:
         rates = []
         for number in range(RESERVED_ANSWERS):
-            first, whole, tokens = ask(arn, number, 200)
+            first, whole, tokens = ask(arn, number, RESERVED_TOKENS)
             rates.append((tokens - 1) / (whole - first))
         return statistics.median(rates)
 
@@ -123,8 +125,11 @@ def provisioned() -> dict[str, float]:
 
 def main() -> None:
     """Everything, once the engine is up."""
-    ask()
-    print(json.dumps({"clients": {str(count): at_once(count) for count in CLIENTS}, "overload": overload(), "provisioned": provisioned()}))  # fmt: skip
+    ask(tokens=2)
+    if sys.argv[2] == "reserved":
+        print(json.dumps(provisioned()))
+    else:
+        print(json.dumps({"clients": {str(count): at_once(count) for count in CLIENTS}, "overload": overload()}))
 
 
 if __name__ == "__main__":

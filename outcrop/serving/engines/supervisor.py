@@ -24,6 +24,9 @@ from outcrop.serving.protocol import Reply, Request, ask
 STARTS_WITHIN_S = 60.0
 SILENCE_S = 120.0
 SMALL_BYTES = 100_000_000
+# How often a thread looks for its next kernel before it sleeps: some 50 us. Kernels follow each other within a few; waking
+# a thread for each costs a 135 M model 18 ms a token on two threads instead of 13.
+SPINS = "20000"
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class Engines:
                 threads = str(options.threads or threads_for(engine.folder))
                 arguments = [str(engine.folder), str(engine.socket), threads, str(options.slots), options.weights]
                 memory = [str(int(gb * 1e9)) for gb in (options.cache_gb, options.adapters_gb)]
-                environment = {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads}
+                environment = {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads, "GOMP_SPINCOUNT": SPINS}
                 with engine.log.open("wb") as log:
                     engine.process = python_child(
                         self._module_of(engine),

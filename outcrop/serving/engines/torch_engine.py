@@ -143,9 +143,6 @@ class TorchEngine:
             return None
         if request.adapter is not None and not self.adapters.load(request.adapter):
             return None
-        matcher = None
-        if request.grammar is not None:
-            matcher = self._constraints.begin(request.grammar, self._runner.head.sizes[0], request.stop_tokens)
         line = self.pages.begin(request.tokens, request.adapter, len(request.tokens) + request.max_tokens, self.reuses)
         if line is None:
             return None
@@ -157,6 +154,13 @@ class TorchEngine:
         ):
             self.pages.end(line)
             return None
+        matcher = None
+        if request.grammar is not None:
+            try:
+                matcher = self._constraints.begin(request.grammar, self._runner.head.sizes[0], request.stop_tokens)
+            except ValueError:
+                self.pages.end(line)
+                raise
         one = Active(request, generator_for(request), line, self.adapters.use(request.adapter), matcher=matcher)
         one.promised = self.promise if request.provisioned else 0.0
         one.began = time.monotonic()
