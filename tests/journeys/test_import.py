@@ -141,8 +141,9 @@ def broken(tmp_path: Path, how: str) -> Path:
         config.write_text(json.dumps({**json.loads(config.read_text()), "hidden_size": 128}))
     elif how == "config":
         config.write_text("{")
-    elif how == "encoder":
-        config.write_text(json.dumps({**json.loads(config.read_text()), "architectures": ["BertModel"]}))
+    elif how in ("encoder", "both"):
+        named = {"encoder": "BertModel", "both": "T5ForConditionalGeneration"}[how]
+        config.write_text(json.dumps({**json.loads(config.read_text()), "architectures": [named]}))
     elif how == "bomb":
         loops = "{% for a in range(90000) %}" * 3 + "{% endfor %}" * 3
         (folder / "chat_template.jinja").write_text(loops + TEMPLATE)
@@ -168,7 +169,8 @@ def broken(tmp_path: Path, how: str) -> Path:
         ("vocabulary", "vocab_size is 2,900, but the embedding has 290 rows"),
         ("layers", "the weights do not load as the config says"),
         ("config", "config.json is not JSON"),
-        ("encoder", "the architecture is BertModel"),
+        ("encoder", "names the architecture BertModel, but its model_type makes LlamaModel"),
+        ("both", "the architecture is T5ForConditionalGeneration"),
         ("bomb", "the chat template or tokenizer took more processor time or memory than is allowed"),
         ("memory", "the chat template takes more than 4 GB"),
         ("tokenizer", "no tokenizer.json"),

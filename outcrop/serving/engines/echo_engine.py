@@ -2,12 +2,11 @@
 
 import socket
 import sys
-import threading
 from itertools import cycle, islice
-from pathlib import Path
 
 import msgspec
 
+from outcrop.serving.engines.listening import take_requests
 from outcrop.serving.protocol import REQUESTS, Embed, Load, Reply, Score
 
 
@@ -35,13 +34,7 @@ def answer(connection: socket.socket) -> None:
 
 def main(_folder: str, path: str, *_: str) -> None:
     """Listen until the process ends."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(path + ".new")
-    listener.listen(256)
-    Path(path + ".new").rename(path)
-    while True:
-        connection, _ = listener.accept()
-        threading.Thread(target=answer, args=(connection,), daemon=True).start()
+    take_requests(path, answer)
 
 
 if __name__ == "__main__":

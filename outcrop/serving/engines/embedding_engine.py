@@ -19,6 +19,7 @@ from transformers import AutoModel
 from transformers import logging as transformers_logging
 
 from outcrop.registry.embedding import Pooling, read_pooling
+from outcrop.serving.engines.listening import take_requests
 from outcrop.serving.protocol import REQUESTS, Embed, Load, Reply
 
 log = logging.getLogger("outcrop.engine")
@@ -40,6 +41,9 @@ class Encoder:
         self._model = AutoModel.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True
         ).eval()
+        named, made = str((self._model.config.architectures or [""])[0]), type(self._model).__name__
+        if _family(named) != _family(made):
+            raise ValueError(f"config.json names the architecture {named}, but its model_type makes {made}")
 
     @torch.inference_mode()
     def embed(self, texts: list[list[int]]) -> list[list[float]]:
@@ -65,6 +69,10 @@ class Encoder:
         else:
             pooled_BW = (hidden_BTW * is_text_BT[..., None]).sum(1) / is_text_BT.sum(1, keepdim=True)
         return torch.nn.functional.normalize(pooled_BW, dim=-1) if self.pooling.normalizes else pooled_BW
+
+
+def _family(architecture: str) -> str:
+    return architecture.removesuffix("Model").removesuffix("ForMaskedLM")
 
 
 def attempt(folder: Path) -> int:
@@ -118,13 +126,7 @@ def main(folder: str, path: str, threads: str, *_: str) -> None:
     logging.basicConfig(level=logging.INFO)
     torch.set_num_threads(int(threads))
     encoder, thinking = Encoder(Path(folder)), threading.Lock()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(path + ".new")
-    listener.listen(256)
-    Path(path + ".new").rename(path)
-    while True:
-        connection, _address = listener.accept()
-        threading.Thread(target=answer, args=(connection, encoder, thinking), daemon=True).start()
+    take_requests(path, lambda connection: answer(connection, encoder, thinking))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from outcrop.serving.engines.listening import take_requests
 from outcrop.serving.engines.torch_engine import Active, TorchEngine, prepare
 from outcrop.serving.protocol import REQUESTS, Embed, Generate, Load, Reply, Request, Score
 
@@ -66,13 +67,8 @@ class Loop:
         self._waiting: deque[Waiting] = deque()
         self._clients: dict[int, Client] = {}
 
-    def serve(self, listener: socket.socket) -> None:
-        """Take connections, each one request, until the process ends."""
-        while True:
-            connection, _ = listener.accept()
-            threading.Thread(target=self._read, args=(connection,), daemon=True).start()
-
-    def _read(self, connection: socket.socket) -> None:
+    def read(self, connection: socket.socket) -> None:
+        """A connection's request; stays until the client hangs up."""
         client = Client(connection)
         with connection.makefile("rb") as lines:
             try:
@@ -172,12 +168,8 @@ def main(
     prepare(int(threads))
     engine = TorchEngine(Path(folder), int(slots), number_format, int(cache), int(adapters), float(pause))
     engine.warm_up()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(path + ".new")
-    listener.listen(256)
-    Path(path + ".new").rename(path)
     loop = Loop(engine)
-    threading.Thread(target=loop.serve, args=(listener,), daemon=True).start()
+    threading.Thread(target=take_requests, args=(path, loop.read), daemon=True).start()
     loop.run()
 
 

@@ -8,7 +8,6 @@ while it runs. Fields as of vLLM 0.32: `return_token_ids`, `prompt_logprobs`, `s
 import hashlib
 import http.client
 import logging
-import os
 import shlex
 import socket
 import subprocess
@@ -16,12 +15,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
+from outcrop.serving.engines.listening import take_requests
 from outcrop.serving.protocol import REQUESTS, Embed, Generate, Load, Reply, Request, Score
 
 log = logging.getLogger("outcrop.engine")
@@ -179,10 +178,10 @@ def begin(command: str, folder: str, slots: int) -> Vllm:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     arguments = [
-        *shlex.split(command), "serve", folder, "--host", "127.0.0.1", "--port", str(port), "--served-model-name", BASE,
+        "env", "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True", *shlex.split(command), "serve", folder, "--host", "127.0.0.1", "--port", str(port), "--served-model-name", BASE,
         "--enable-lora", "--max-loras", str(MOST_ADAPTERS), "--max-lora-rank", str(MOST_RANK), "--max-num-seqs", str(slots),
     ]  # fmt: skip
-    child = subprocess.Popen(arguments, env={**os.environ, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"})
+    child = subprocess.Popen(arguments)
     vllm = Vllm(f"http://127.0.0.1:{port}")
     deadline = time.monotonic() + STARTS_WITHIN_S
     while not vllm.is_up():
@@ -203,13 +202,7 @@ def main(folder: str, path: str, _threads: str, slots: str, *others: str) -> Non
         vllm.find_model()
     else:
         vllm = begin(server, folder, int(slots))
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(path + ".new")
-    listener.listen(256)
-    Path(path + ".new").rename(path)
-    while True:
-        connection, _ = listener.accept()
-        threading.Thread(target=answer, args=(connection, vllm), daemon=True).start()
+    take_requests(path, lambda connection: answer(connection, vllm))
 
 
 if __name__ == "__main__":
