@@ -27,15 +27,21 @@ def python_child(
     module: str, arguments: Sequence[str], log: IO[bytes], environment: Mapping[str, str] | None = None
 ) -> "subprocess.Popen[bytes]":
     """`python -m module arguments` in a process group of its own; on Linux it is killed when this process dies."""
+    return child([sys.executable, "-m", module, *arguments], log, {**QUIET, **(environment or {})})
+
+
+def child(command: Sequence[str], log: IO[bytes] | None, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Any command in a process group of its own, which on Linux is killed when this process dies; without a `log` it
+    says what it says where this process does."""
     parent = os.getpid()
     return subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
+        command,
         stdin=subprocess.DEVNULL,
         stdout=log,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.STDOUT if log else None,
         start_new_session=True,
         preexec_fn=(lambda: _die_with(parent)) if sys.platform == "linux" else None,
-        env={**os.environ, **QUIET, **(environment or {})},
+        env={**os.environ, **environment},
     )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,3 +102,20 @@ def test_a_client_that_leaves_frees_the_place(engines: Engines, base: Path) -> N
     next(answer)
     answer.close()  # type: ignore[attr-defined]
     assert len(replies(engines, base, request(PROMPTS[1], most=3))) == 3
+
+
+def test_the_server_ends_with_its_engine(tmp_path: Path, base: Path) -> None:
+    made = Engines(tmp_path, Options(kind="vllm", slots=1, vllm=STAND_IN))
+    assert replies(made, base, Load())[0].done == "ready"
+
+    def servers() -> list[str]:
+        lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+        return [line.decode() for line in lines if b"vllm_stand_in" in line and str(base).encode() in line]
+
+    before = len(servers())
+    made.end_all()
+    for _ in range(50):
+        if len(servers()) < before:
+            return
+        time.sleep(0.1)
+    raise AssertionError("the server outlives its engine")

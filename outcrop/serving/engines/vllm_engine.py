@@ -10,7 +10,6 @@ import http.client
 import logging
 import shlex
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from outcrop.jobs.children import child
 from outcrop.serving.engines.listening import take_requests
 from outcrop.serving.protocol import REQUESTS, Embed, Generate, Load, Reply, Request, Score
 
@@ -178,15 +178,15 @@ def begin(command: str, folder: str, slots: int) -> Vllm:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     arguments = [
-        "env", "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True", *shlex.split(command), "serve", folder, "--host", "127.0.0.1", "--port", str(port), "--served-model-name", BASE,
+        *shlex.split(command), "serve", folder, "--host", "127.0.0.1", "--port", str(port), "--served-model-name", BASE,
         "--enable-lora", "--max-loras", str(MOST_ADAPTERS), "--max-lora-rank", str(MOST_RANK), "--max-num-seqs", str(slots),
     ]  # fmt: skip
-    child = subprocess.Popen(arguments)
+    server = child(arguments, None, {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"})
     vllm = Vllm(f"http://127.0.0.1:{port}")
     deadline = time.monotonic() + STARTS_WITHIN_S
     while not vllm.is_up():
-        if child.poll() is not None:
-            raise RuntimeError(f"{command} ended with {child.returncode}; what it said is above")
+        if server.poll() is not None:
+            raise RuntimeError(f"{command} ended with {server.returncode}; what it said is above")
         if time.monotonic() > deadline:
             raise RuntimeError(f"{command} did not answer within {STARTS_WITHIN_S:.0f} seconds")
         time.sleep(0.2)
