@@ -134,6 +134,7 @@ def bench_adapters(model: Path, chosen: argparse.Namespace, figures: dict[str, A
     figures["cases"]["adapters-16"] = took
     figures["ratios"]["adapters-16/one-by-one"] = round(took["one_by_one_s"] / took["together_s"], 2)
     figures["ratios"]["adapters-16/one-adapter"] = round(took["one_adapter_s"] / took["together_s"], 2)
+    tell("adapters-16 load", f"{took['load_ms']:.0f} ms for one of rank {RANK}")
     tell(
         "adapters-16/one-by-one",
         f"{took['together_s']:.2f} s, {took['one_by_one_s']:.2f} s: {took['one_by_one_s'] / took['together_s']:.2f} times",
@@ -301,6 +302,11 @@ def _adapters(engine: Any, work: str) -> dict[str, Any]:
     from outcrop.serving.protocol import Generate
 
     folders = [make_adapter(engine, Path(work) / f"adapter-{seed}", seed) for seed in range(ADAPTERS)]
+    loads = []
+    for name in folders:
+        began = time.perf_counter()
+        engine.adapters.load(name)
+        loads.append(1000 * (time.perf_counter() - began))
     engine.reuses, draw = False, random.Random(0)
     prompts = [_drawn(draw, draw.randint(32, 128)) for _ in range(ADAPTERS)]
 
@@ -322,6 +328,7 @@ def _adapters(engine: Any, work: str) -> dict[str, Any]:
     alone_s, together_s, same_s = (statistics.median(column) for column in zip(*rounds, strict=True))
     return {
         "one_by_one_s": round(alone_s, 3), "together_s": round(together_s, 3), "one_adapter_s": round(same_s, 3),
+        "load_ms": round(statistics.median(loads), 1),
         "equal": sum(map(list.__eq__, together, alone)), "different": sum(map(list.__ne__, together, plain)),
     }  # fmt: skip
 
