@@ -25,7 +25,7 @@ from outcrop.wire.body import Body, Receiver
 from outcrop.wire.context import Context
 from outcrop.wire.incoming import Incoming, Outgoing
 from outcrop.wire.models import QUERY_SERVICES, operation_model, service_model
-from outcrop.wire.receiving import Disconnected, Receive, disconnect, receive_large, receive_small, watched
+from outcrop.wire.receiving import Disconnected, Receive, disconnect, json_object, receive_large, receive_small, watched
 from outcrop.wire.refusing import error_document, json_headers, refused
 from outcrop.wire.routing import Match, Router
 
@@ -266,7 +266,7 @@ class Wire:
     ) -> Outgoing:  # fmt: skip
         context = _context(incoming, Match("outcrop", function.__name__, labels), access_key, region)
         try:
-            params = _json_object(data) | {name: values[0] for name, values in _query_lists(incoming).items()} | labels
+            params = json_object(data) | {name: values[0] for name, values in _query_lists(incoming).items()} | labels
             result = await self._in_thread(function, params, context)
         except OutcropError as error:
             status = 404 if isinstance(error, NotFound) else 400
@@ -285,7 +285,7 @@ class Wire:
             else:
                 data = await receive_small(receive)
                 access_key, region = self._identify(incoming, scope, data, "openai")
-                params = openai.read_json(data)
+                params = json_object(data)
             if found is None:
                 raise NotFound(f"there is no {incoming.method} {incoming.raw_path} here")
             handler, labels = found
@@ -436,14 +436,6 @@ def _incoming(scope: dict[str, Any]) -> Incoming:
     return Incoming(
         scope["method"], raw_path, scope["query_string"].decode("latin-1"), headers, origin, str(uuid.uuid4())
     )
-
-
-def _json_object(data: bytes) -> dict[str, Any]:
-    """A body, if there is one. Raises Invalid."""
-    try:
-        return msgspec.json.decode(data, type=dict[str, Any]) if data.strip() else {}
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Invalid(f"the body must be a JSON object: {error}") from None
 
 
 def _query_lists(incoming: Incoming) -> dict[str, list[str]]:

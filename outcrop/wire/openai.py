@@ -49,14 +49,6 @@ def match(routes: Routes, method: str, path: str) -> tuple[Handler, dict[str, st
     return None
 
 
-def read_json(data: bytes) -> dict[str, Any]:
-    """A body. Raises Invalid."""
-    try:
-        return msgspec.json.decode(data, type=dict[str, Any]) if data.strip() else {}
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Invalid(f"the body must be a JSON object: {error}") from None
-
-
 async def read_form(
     headers: Mapping[str, str], receive: Callable[[], Awaitable[dict[str, Any]]], folder: Path
 ) -> dict[str, Any]:

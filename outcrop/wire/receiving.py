@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
+
 from outcrop.errors import Invalid
 from outcrop.wire.body import Body, Receiver
 from outcrop.wire.context import Context
@@ -51,6 +53,14 @@ async def receive_large(receive: Receive, receiver: Receiver) -> Body:
     except BaseException:
         receiver.abandon()
         raise
+
+
+def json_object(data: bytes) -> dict[str, Any]:
+    """A body, if there is one. Raises Invalid."""
+    try:
+        return msgspec.json.decode(data, type=dict[str, Any]) if data.strip() else {}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Invalid(f"the body must be a JSON object: {error}") from None
 
 
 async def disconnect(receive: Receive) -> None:

@@ -126,6 +126,10 @@ def test_claudes_and_openais_bodies_say_the_same(outcrop: Outcrop, model: str) -
         call: Any = (whole.message.tool_calls or [])[0]
         check(json.loads(call.function.arguments))
         check(json.loads("".join((piece.function and piece.function.arguments) or "" for piece in streamed)))
+        one = client.chat.completions.create(**asked, parallel_tool_calls=False).choices[0]
+        assert len(one.message.tool_calls or []) == 1
+        with pytest.raises(openai.BadRequestError, match="needs tools"):
+            client.chat.completions.create(**{**asked, "tools": []})
         turns = [
             *asked["messages"],
             whole.message.model_dump(),

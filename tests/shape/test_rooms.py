@@ -102,6 +102,12 @@ def test_torch_is_touched_only_in_training_and_its_engine() -> None:
     ] == []
 
 
+def test_engines_that_need_no_torch_have_none() -> None:
+    free = {"__init__", "echo_engine", "listening", "supervisor", "vllm_engine"}
+    touched = {Path(path).stem for path in touching("torch", "transformers") if path.startswith("serving/engines/")}
+    assert not touched & free
+
+
 def test_sql_is_touched_only_in_storage_and_the_queue() -> None:
     assert [path for path in touching("sqlalchemy", "sqlite3") if not path.startswith(MAY_TOUCH_SQL)] == []
 

@@ -20,7 +20,7 @@ Request = dict[str, Any]
 def list_models(request: Request, call: Call) -> Request:
     """Base, imported and custom models that can be asked."""
     registry = call.service.registry
-    shown = [_model(model.id, model.provider, None) for model in registry.base_models()]
+    shown = [_model(model.id, model.provider, model.added_at) for model in registry.base_models()]
     shown += [_model(model.name, "outcrop", model.created_at) for model in registry.imported.all()]
     shown += [_model(model.name, "outcrop", model.created_at) for model in registry.custom.all()]
     return {"object": "list", "data": shown}

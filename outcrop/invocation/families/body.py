@@ -163,7 +163,9 @@ def _block(block: Any, where: str) -> Json:
 
 
 def tool_config(tools: list[Any], choice: Json | None) -> Json | None:
-    """Tools, as (name, description, schema), and Converse's choice of them."""
+    """Tools, as (name, description, schema), and Converse's choice of them. Raises Invalid for a choice among none."""
+    if not tools and choice:
+        raise Invalid("Malformed input request: tool_choice needs tools to choose from")
     if not tools:
         return None
     specs = [

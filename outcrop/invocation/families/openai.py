@@ -13,7 +13,7 @@ from outcrop.invocation.converse import choice_of, conversation_of
 from outcrop.invocation.families.body import METRICS, Body, Fields, Json, blocks_of, metrics, string_in, tool_config
 
 # Options that change nothing here: who asks, what is kept elsewhere, and how much is paid.
-HARMLESS = ("user", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "parallel_tool_calls")
+HARMLESS = ("user", "metadata", "service_tier", "safety_identifier", "prompt_cache_key")
 
 
 def _openai_ask(fields: Fields, prompt: Any, **more: Any) -> Ask:
@@ -99,6 +99,8 @@ def chat(body: Json) -> Body:
     tells = fields.take("logprobs", bool, False)
     if (top or 0) > 20:
         raise Invalid(f"Malformed input request: top_logprobs is {top}; it must be at most 20")
+    # A model cannot be kept from writing a second call, but only one is then passed on.
+    most_calls = None if fields.take("parallel_tool_calls", bool, True) else 1
     tells_usage = (fields.take("stream_options", dict, {})).get("include_usage", False)
     ask = _openai_ask(
         fields, conversation_of(turns, system or None, config), tool_choice=choice_of(config), schema=_openai_schema(fields),
@@ -122,7 +124,7 @@ def chat(body: Json) -> Body:
                 "id": call.id, "type": "function",
                 "function": {"name": call.name, "arguments": msgspec.json.encode(call.arguments).decode()},
             }
-            for call in result.calls
+            for call in result.calls[:most_calls]
         ]  # fmt: skip
 
     def whole(model_id: str, result: Answer) -> Json:
