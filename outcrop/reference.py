@@ -221,7 +221,7 @@ def serving() -> str:
         + ", ".join(f"{ratios[name]:.1f} times at {name.split('-')[1].split('/')[0]} tokens" for name in ratios if "no-reuse" in name) + ".",
         f"- Sixteen adapters in one batch: {ratios['adapters-16/one-by-one']:.1f} times one by one; mixing costs "
         f"{mixed['together_s'] / mixed['one_adapter_s'] - 1:.0%} against one adapter; {mixed['equal']} of 16 answers equal to the adapter's "
-        "alone, token for token. An adapter loads in {mixed['load_ms']:.0f} ms.",
+        f"alone, token for token. An adapter loads in {mixed['load_ms']:.0f} ms.",
         "", "The service with the starter model, boto3 on the same two processors:", "",
         "| clients | tokens/s | first token p50 | p99 |", "|---|---|---|---|",
     ]  # fmt: skip
