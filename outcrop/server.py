@@ -22,6 +22,7 @@ from outcrop.errors import Invalid
 from outcrop.jobs import Jobs
 from outcrop.jobs.children import python_child
 from outcrop.keys import LocalKeys
+from outcrop.logs import Logs
 from outcrop.registry import Registry
 from outcrop.serving import Serving
 from outcrop.serving.engines.supervisor import Engines, Options
@@ -36,7 +37,8 @@ def make_service(settings: Settings, storage: Storage) -> Service:
     """The rooms of an installation, put together."""
     registry = Registry(storage)
     engines = Engines(storage.folder / "logs", Options(**settings.engine_options))
-    return Service(settings, storage, Jobs(storage.records), registry, Serving(storage, registry, engines))
+    logs = Logs(storage, settings.account, settings.log_delivery_s)
+    return Service(settings, storage, Jobs(storage.records), registry, Serving(storage, registry, engines), logs)
 
 
 def serve(settings: Settings) -> None:
@@ -49,6 +51,8 @@ def serve(settings: Settings) -> None:
         service = make_service(settings, storage)
         running.callback(service.serving.close)
         service.serving.start()
+        running.callback(service.logs.close)
+        service.logs.start()
         for number in range(settings.workers):
             worker = Worker(settings, number)
             running.callback(worker.close)

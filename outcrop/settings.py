@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     engine_idle_s: Annotated[
         float, Field(description="an engine without provisioned capacity ends after this", gt=0)
     ] = 900
+    log_delivery_s: Annotated[
+        float, Field(description="invocation logs are delivered to S3 after so many seconds at most", gt=0)
+    ] = 30
     min_training_rows: Annotated[int, Field(description="fewest rows of a training file", ge=1)] = 8
     max_training_rows: Annotated[int, Field(description="most rows of a training file", ge=1)] = 20_000
     max_validation_rows: Annotated[int, Field(description="most rows of a validation file", ge=1)] = 10_000

@@ -6,6 +6,7 @@ from typing import Any
 
 from outcrop.errors import Conflict, OutcropError
 from outcrop.jobs import Jobs
+from outcrop.logs import Logs
 from outcrop.names import Names
 from outcrop.registry import Registry
 from outcrop.serving import Serving
@@ -24,6 +25,7 @@ class Service:
     jobs: Jobs
     registry: Registry
     serving: Serving
+    logs: Logs
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Call:
     def names(self) -> Names:
         """Makes ARNs in the region that the client signed for."""
         return Names(self.service.settings.account, self.context.region)
+
+    @property
+    def identity(self) -> str:
+        """The caller's ARN: the installation's only account."""
+        return f"arn:aws:iam::{self.names.account}:root"
 
     @property
     def storage(self) -> Storage:

@@ -1,10 +1,14 @@
 """The runtime: InvokeModel, Converse, their streams, and counting."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
+
+import msgspec
 
 from outcrop import invocation
 from outcrop.api.call import Call
+from outcrop.api.logged import Answered, logged
 from outcrop.errors import Invalid, Unsupported
 
 Request = dict[str, Any]
@@ -12,20 +16,39 @@ Request = dict[str, Any]
 
 def converse(request: Request, call: Call) -> Request:
     """An answer to a conversation."""
-    _refuse_tiers(request)
-    return invocation.converse(_invocation(call), request)
+    with _logged(request, call, "Converse") as answered:
+        _refuse_tiers(request)
+        whole = invocation.converse(_invocation(call), request)
+        _tell(answered, whole)
+    return whole
 
 
 def converse_stream(request: Request, call: Call) -> Request:
     """The same as events."""
-    _refuse_tiers(request)
-    return {"stream": invocation.converse_stream(_invocation(call), request)}
+
+    def events() -> Iterator[tuple[str, Request]]:
+        with _logged(request, call, "ConverseStream") as answered:
+            _refuse_tiers(request)
+            yield from invocation.converse_stream(_invocation(call), request, lambda whole: _tell(answered, whole))
+
+    return {"stream": events()}
+
+
+def _logged(request: Request, call: Call, operation: str) -> AbstractContextManager[Answered]:
+    body = {name: value for name, value in request.items() if name not in ("modelId", "requestMetadata")}
+    return logged(call, operation, request["modelId"], body, request.get("requestMetadata"))
+
+
+def _tell(answered: Answered, whole: Request) -> None:
+    answered(whole, whole["usage"]["inputTokens"], whole["usage"]["outputTokens"])
 
 
 def invoke_model(request: Request, call: Call) -> Request:
     """An answer to a native body."""
-    _check_headers(request)
-    body, result = invocation.invoke(_invocation(call), request["modelId"], request.get("body", b""))
+    with _logged_native(request, call, "InvokeModel") as answered:
+        _check_headers(request)
+        body, result = invocation.invoke(_invocation(call), request["modelId"], request.get("body", b""))
+        answered(msgspec.Raw(body), result.input_tokens, result.output_tokens)
     counts = {
         "x-amzn-bedrock-input-token-count": str(result.input_tokens),
         "x-amzn-bedrock-output-token-count": str(result.output_tokens),
@@ -38,17 +61,31 @@ def invoke_model(request: Request, call: Call) -> Request:
 
 def invoke_model_with_response_stream(request: Request, call: Call) -> Request:
     """The same as chunks of the family's own form."""
-    _check_headers(request)
-    chunks = invocation.invoke_stream(_invocation(call), request["modelId"], request.get("body", b""))
 
     def events() -> Iterator[tuple[str, Request]]:
-        try:
-            for chunk in chunks:
-                yield "chunk", {"bytes": chunk}
-        finally:
-            chunks.close()  # type: ignore[attr-defined]
+        with _logged_native(request, call, "InvokeModelWithResponseStream") as answered:
+            _check_headers(request)
+            chunks = invocation.invoke_stream(
+                _invocation(call), request["modelId"], request.get("body", b""),
+                lambda whole, result: answered(whole, result.input_tokens, result.output_tokens),
+            )  # fmt: skip
+            try:
+                for chunk in chunks:
+                    yield "chunk", {"bytes": chunk}
+            finally:
+                chunks.close()  # type: ignore[attr-defined]
 
     return {"body": events(), "contentType": "application/json"}
+
+
+def _logged_native(request: Request, call: Call, operation: str) -> AbstractContextManager[Answered]:
+    data = request.get("body", b"")
+    try:
+        body: Any = msgspec.Raw(data) if msgspec.json.decode(data) is not None else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        body = None  # it will be refused
+    kind = "embedding" if b'"inputText"' in data or b'"texts"' in data else "text"
+    return logged(call, operation, request["modelId"], body, request.get("requestMetadata"), kind)
 
 
 def count_tokens(request: Request, call: Call) -> Request:

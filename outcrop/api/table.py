@@ -15,6 +15,7 @@ from outcrop.api import (
     deployments,
     iam,
     imports,
+    logging,
     runtime,
     s3,
     sts,
@@ -29,7 +30,7 @@ from outcrop.wire.app import Function
 from outcrop.wire.models import service_model
 
 MODULES: dict[str, tuple[ModuleType, ...]] = {
-    "bedrock": (catalogue, customization, custom_models, imports, deployments, throughput, batch, tags),
+    "bedrock": (catalogue, customization, custom_models, imports, deployments, throughput, batch, logging, tags),
     "bedrock-runtime": (runtime,),
     "bedrock-agent": (),
     "bedrock-agent-runtime": (),

@@ -1,7 +1,7 @@
 """Converse, for every model."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from outcrop.errors import Invalid
@@ -164,7 +164,10 @@ def _end(result: Answer) -> Json:
 
 def converse(invocation: Invocation, request: Json) -> Json:
     """Converse's answer."""
-    result = answer(invocation, request["modelId"], ask_of(request))
+    return _whole(request, answer(invocation, request["modelId"], ask_of(request)))
+
+
+def _whole(request: Json, result: Answer) -> Json:
     content: list[Json] = [{"text": result.text}] if result.text or not result.calls else []
     content += [
         {"toolUse": {"toolUseId": call.id, "name": call.name, "input": call.arguments}} for call in result.calls
@@ -184,8 +187,10 @@ def _more_fields(request: Json, result: Answer) -> Json:
     )
 
 
-def converse_stream(invocation: Invocation, request: Json) -> Iterator[tuple[str, Json]]:
-    """ConverseStream's events, by name."""
+def converse_stream(
+    invocation: Invocation, request: Json, ended: Callable[[Json], None] = lambda whole: None
+) -> Iterator[tuple[str, Json]]:
+    """ConverseStream's events, by name. `ended` gets what Converse would have answered, before the last events."""
     pieces = stream(invocation, request["modelId"], ask_of(request))
     try:
         item = next(pieces)  # before the first event, errors are ordinary answers
@@ -195,8 +200,11 @@ def converse_stream(invocation: Invocation, request: Json) -> Iterator[tuple[str
             while isinstance(item, Delta):
                 yield "contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": item.text}}
                 item = next(pieces)
+            ended(_whole(request, item))
             yield "contentBlockStop", {"contentBlockIndex": 0}
             begin = 1
+        else:
+            ended(_whole(request, item))
         for index, call in enumerate(item.calls, begin):
             named = {"toolUse": {"toolUseId": call.id, "name": call.name}}
             yield "contentBlockStart", {"contentBlockIndex": index, "start": named}

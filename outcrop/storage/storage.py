@@ -20,12 +20,13 @@ class Storage:
     runs/        working folders of jobs
     rows/        rendered training data, kept while there is room (datasets/cache.py)
     logs/        what workers and engines say
+    journal/     invocation logs on their way to S3
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for name in ("objects", "receiving", "artifacts", "runs", "rows", "logs"):
+        for name in ("objects", "receiving", "artifacts", "runs", "rows", "logs", "journal"):
             (folder / name).mkdir(exist_ok=True)
         self.receiving = folder / "receiving"
         engine = open_database(folder)

@@ -25,10 +25,11 @@ ROOMS = {
     "training": {"datasets", "rendering", "hyperparameters", "arithmetic", "machine", "errors"},
     "jobs": {"storage", *LEAVES},
     "serving": {"registry", "storage", "jobs", "arithmetic", *LEAVES},
+    "logs": {"storage", *LEAVES},
     "invocation": {"rendering", "serving", "registry", *LEAVES},
     "evaluation": {"datasets", "invocation", *LEAVES},
     "workflows": {"datasets", "rendering", "jobs", "training", "registry", "serving", "invocation", "evaluation", "storage", *LEAVES},
-    "api": {"jobs", "registry", "serving", "invocation", "storage", "evaluation", "wire", *LEAVES},
+    "api": {"jobs", "registry", "serving", "invocation", "logs", "datasets", "storage", "evaluation", "wire", *LEAVES},
     "demo": {"evaluation", "keys", *LEAVES},
     "cli": {"api", "workflows", "jobs", "training", "registry", "serving", "storage", "demo", *LEAVES},
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from array import array
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ import msgspec
 from outcrop import invocation
 from outcrop.api import custom_models
 from outcrop.api.call import Call
+from outcrop.api.logged import Answered, logged
 from outcrop.api.openai.lists import seconds
 from outcrop.errors import Invalid
 
@@ -66,26 +68,57 @@ def _completed(request: Request, call: Call) -> Request | Iterator[Request]:
     model = request.get("model")
     if not isinstance(model, str):
         raise Invalid(f"model is {model!r}; it must be the name of a model")
-    asking = invocation.Invocation(call.service.serving, call.service.registry, call.context.gone)
-    body = invocation.read_body(msgspec.json.encode({"temperature": 1, "max_tokens": None, **request}))
-    if not request.get("stream"):
-        return body.whole(model, invocation.answer(asking, model, body.ask))
-    return _chunks(body, model, invocation.stream(asking, model, body.ask))
+    operation = "ChatCompletions" if "messages" in request else "Completions"
+    record = logged(call, operation, model, request, request.get("metadata"))
+    if request.get("stream"):
+        return _chunks(record, request, model, call)
+    with record as answered:
+        body, asking = _body(request), _asking(call)
+        result = invocation.answer(asking, model, body.ask)
+        whole = body.whole(model, result)
+        answered(whole, result.input_tokens, result.output_tokens)
+    return whole
 
 
-def _chunks(body: invocation.Body, model: str, pieces: Iterator[Any]) -> Iterator[Request]:
-    try:
-        for chunk in body.events(model, pieces):
-            chunk.pop("amazon-bedrock-invocationMetrics", None)
-            yield chunk
-    finally:
-        pieces.close()  # type: ignore[attr-defined]
+def _chunks(record: AbstractContextManager[Answered], request: Request, model: str, call: Call) -> Iterator[Request]:
+    with record as answered:
+        body = _body(request)
+        pieces = invocation.stream(_asking(call), model, body.ask)
+
+        def told() -> Iterator[invocation.Delta | invocation.Answer]:
+            for piece in pieces:
+                if isinstance(piece, invocation.Answer):
+                    answered(body.whole(model, piece), piece.input_tokens, piece.output_tokens)
+                yield piece
+
+        try:
+            for chunk in body.events(model, told()):
+                chunk.pop("amazon-bedrock-invocationMetrics", None)
+                yield chunk
+        finally:
+            pieces.close()  # type: ignore[attr-defined]
+
+
+def _body(request: Request) -> invocation.Body:
+    return invocation.read_body(msgspec.json.encode({"temperature": 1, "max_tokens": None, **request}))
+
+
+def _asking(call: Call) -> invocation.Invocation:
+    return invocation.Invocation(call.service.serving, call.service.registry, call.context.gone)
 
 
 def create_embeddings(request: Request, call: Call) -> Request:
     """The vectors of one text or several, as numbers or in base64."""
-    left = dict(request)
-    model, given = left.pop("model", None), left.pop("input", None)
+    model = request.get("model")
+    with logged(call, "Embeddings", str(model), request, kind="embedding") as answered:
+        whole, tokens = _embeddings(request, model, call)
+        answered(whole, tokens, None)
+    return whole
+
+
+def _embeddings(request: Request, model: Any, call: Call) -> tuple[Request, int]:
+    left = {name: value for name, value in request.items() if name != "model"}
+    given = left.pop("input", None)
     texts = [given] if isinstance(given, str) else given
     if not isinstance(model, str) or not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise Invalid("model must be a string, and input a string or a list of strings")
@@ -96,14 +129,14 @@ def create_embeddings(request: Request, call: Call) -> Request:
     wanted = left.pop("dimensions", None)
     if left:
         raise Invalid(f"{next(iter(left))} is not known here")
-    asking = invocation.Invocation(call.service.serving, call.service.registry, call.context.gone)
-    made = invocation.embed(asking, model, texts)
+    made = invocation.embed(_asking(call), model, texts)
     if wanted not in (None, len(made.vectors[0])):
         raise Invalid(f"dimensions is {wanted}; {model} makes {len(made.vectors[0])}")
     shown: list[Any] = made.vectors
     if form == "base64":
         shown = [b64encode(array("f", vector).tobytes()).decode() for vector in made.vectors]
-    return {
+    whole = {
         "object": "list", "model": model, "usage": {"prompt_tokens": made.tokens, "total_tokens": made.tokens},
         "data": [{"object": "embedding", "index": index, "embedding": one} for index, one in enumerate(shown)],
     }  # fmt: skip
+    return whole, made.tokens

@@ -5,13 +5,13 @@ runs on whatever stands behind its model id. Shapes: AWS user guide, "Inference 
 streams as AWS's SDK samples parse them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
 from outcrop.errors import Invalid
 from outcrop.invocation import embedding
-from outcrop.invocation.answer import Answer, Invocation, answer, stream
+from outcrop.invocation.answer import Answer, Delta, Invocation, answer, stream
 from outcrop.invocation.families.body import Body, Json
 from outcrop.invocation.families.claude import claude
 from outcrop.invocation.families.llama import llama
@@ -54,12 +54,28 @@ def invoke(invocation: Invocation, model_id: str, data: bytes) -> tuple[bytes, A
     return msgspec.json.encode(body.whole(model_id, result)), result
 
 
-def invoke_stream(invocation: Invocation, model_id: str, data: bytes) -> Iterator[bytes]:
-    """The chunks of InvokeModelWithResponseStream; the last one carries the invocation metrics."""
+def invoke_stream(
+    invocation: Invocation,
+    model_id: str,
+    data: bytes,
+    ended: Callable[[list[Json], Answer], None] = lambda chunks, last: None,
+) -> Iterator[bytes]:
+    """The chunks of InvokeModelWithResponseStream; the last one carries the invocation metrics.
+
+    `ended` gets them with the text in one piece, before the last ones come.
+    """
     body = read_body(data)
     pieces = stream(invocation, model_id, body.ask)
+
+    def told() -> Iterator[Delta | Answer]:
+        for piece in pieces:
+            if isinstance(piece, Answer):
+                text = [Delta(piece.text)] if piece.text else []
+                ended(list(body.events(model_id, iter([*text, piece]))), piece)
+            yield piece
+
     try:
-        yield from map(msgspec.json.encode, body.events(model_id, pieces))
+        yield from map(msgspec.json.encode, body.events(model_id, told()))
     finally:
         pieces.close()  # type: ignore[attr-defined]
 
