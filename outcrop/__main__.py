@@ -2,4 +2,5 @@
 
 from outcrop.cli import main
 
-main()
+if __name__ == "__main__":  # processes that check files import this module, too
+    main()

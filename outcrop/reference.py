@@ -13,6 +13,7 @@ from typing import Any
 
 from outcrop import hyperparameters, settings
 from outcrop.api.table import EXTENSIONS, SECOND_DOOR, implemented
+from outcrop.datasets import kinds
 from outcrop.wire.models import BEDROCK_SERVICES
 
 ROOT = Path(__file__).parent.parent
@@ -285,6 +286,18 @@ def _arms(measured: dict[str, list[float]], form: str) -> str:
     return " -> ".join(shown)
 
 
+def check() -> str:
+    """How fast a check is."""
+    measured = _result("check")
+    if not measured:
+        return "`make bench-check` measures it.\n"
+    return (
+        f"{measured['gigabytes']:.1f} GB of JSONL, {measured['rows']:,} rows, {measured['planted']:,} planted faults of "
+        f"{measured['kinds']} kinds: checked in {measured['seconds']:.0f} s with {measured['peak_mb']:.0f} MB of memory, "
+        f"{measured['found']:,} found, {measured['false_alarms']} false alarms (`make bench-check`, {measured['machine']}).\n"
+    )
+
+
 def _first_line(text: str | None) -> str:
     return (text or "").strip().partition("\n")[0]
 
@@ -292,6 +305,7 @@ def _first_line(text: str | None) -> str:
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/operations.md": {"operations": operations},
     "docs/hyperparameters.md": {"hyperparameters": hyperparameters.markdown},
+    "docs/data.md": {"kinds": kinds.markdown, "check": check},
     "docs/settings.md": {"settings": settings.markdown},
     "docs/training.md": {"training": training},
     "docs/serving.md": {"serving": serving},

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from outcrop import __version__
-from outcrop.cli import deployments, jobs, models, planning
+from outcrop.cli import data, deployments, jobs, models, planning
 from outcrop.cli.installation import fail, out
 from outcrop.errors import OutcropError
 from outcrop.settings import Settings
@@ -22,6 +22,7 @@ app = typer.Typer(
     help="Amazon Bedrock's model customization, on your own machines.",
 )
 app.add_typer(models.app, name="models")
+app.add_typer(data.app, name="data")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(deployments.app, name="deployments")
 app.command()(planning.plan)

@@ -41,3 +41,12 @@ def installation() -> tuple[Any, Any, Settings]:
     settings = Settings()
     storage = Storage(settings.folder)
     return storage, Registry(storage), settings
+
+
+def service() -> Any:
+    """The installation as the API sees it."""
+    from outcrop.server import make_service
+    from outcrop.storage import Storage
+
+    settings = Settings()
+    return make_service(settings, Storage(settings.folder))

@@ -22,18 +22,24 @@ PATH = re.compile(r" - at `\$\.?(.*)`$")
 Content = Conversation | str
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong in a line; `column` (from 1, in bytes) where the JSON itself is broken."""
+class Problem(msgspec.Struct, frozen=True):
+    """Something found in a line, or in a file as a whole (line 0). `column` is from 1, in bytes; None where it is not known.
+
+    `kind` is a name of `datasets.kinds`. `file` counts the files of a check, the training file being 0; `other` is
+    (file, line) of the row that it is about besides.
+    """
 
     line: int
     field: str
     message: str
     column: int | None = None
+    kind: str = "form"
+    file: int = 0
+    other: tuple[int, int] | None = None
 
     def __str__(self) -> str:
-        where = f"line {self.line}" + (f", column {self.column}" if self.column else "")
-        return f"{where}: {self.field}{' ' if self.field else ''}{self.message}"
+        where = (f"line {self.line}" + (f", column {self.column}" if self.column else "") + ": ") if self.line else ""
+        return f"{where}{self.field}{' ' if self.field else ''}{self.message}"
 
 
 class Pair(msgspec.Struct):
@@ -73,11 +79,19 @@ class PartsTurn(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class BedrockChat(msgspec.Struct, forbid_unknown_fields=True):
-    """bedrock-conversation-2024."""
+    """bedrock-conversation-2024; Nova's files may leave schemaVersion out."""
 
-    schemaVersion: str
     messages: list[PartsTurn]
+    schemaVersion: str = SCHEMA
     system: list[Part] | None = None
+
+
+class EvaluationRow(msgspec.Struct):
+    """A row of an evaluation's data set; a pair is one, too."""
+
+    prompt: str
+    referenceResponse: str | None = None
+    completion: str | None = None
 
 
 class Text(msgspec.Struct, forbid_unknown_fields=True):
@@ -86,13 +100,13 @@ class Text(msgspec.Struct, forbid_unknown_fields=True):
     input: str
 
 
-Found = list[tuple[str, str]]  # field, message
+Found = list[tuple[str, str, str]]  # kind, field, message
 
 
 def _pair(row: Pair, found: Found) -> Content:
     for field in ("prompt", "completion"):
         if not getattr(row, field).strip():
-            found.append((field, "is empty"))
+            found.append(("empty", field, "is empty"))
     return Conversation.of(row.prompt, row.completion)
 
 
@@ -108,22 +122,30 @@ def _chat(row: Chat, found: Found) -> Content:
     ]:
         for reserved in RESERVED:
             if reserved in text:
-                found.append((field, f"holds the reserved string {reserved!r}; leave out its colon or its line break"))
+                found.append(
+                    (
+                        "reserved",
+                        field,
+                        f"holds the reserved string {reserved!r}; leave out its colon or its line break",
+                    )
+                )
     if row.system is not None and not row.system.strip():
-        found.append(("system", "is empty; leave it out or fill it"))
+        found.append(("system", "system", "is empty; leave it out or fill it"))
     return Conversation(messages, row.system)
 
 
 def _bedrock_chat(row: BedrockChat, found: Found) -> Content:
-    if row.schemaVersion != SCHEMA:
+    if row.schemaVersion != SCHEMA and not row.schemaVersion.startswith("bedrock-"):
+        found.append(("other-schema", "schemaVersion", f"is {row.schemaVersion!r}, not {SCHEMA!r}"))
+    elif row.schemaVersion != SCHEMA:
         typo = " (the spelling 'conversion' is a slip in AWS's page)" if "conversion" in row.schemaVersion else ""
-        found.append(("schemaVersion", f"is {row.schemaVersion!r}; it must be {SCHEMA!r}{typo}"))
+        found.append(("schema-version", "schemaVersion", f"is {row.schemaVersion!r}; it must be {SCHEMA!r}{typo}"))
     if row.system is not None and len(row.system) != 1:
-        found.append(("system", f"has {len(row.system)} parts; it must have exactly one"))
+        found.append(("system", "system", f"has {len(row.system)} parts; it must have exactly one"))
     messages = []
     for number, turn in enumerate(row.messages):
         if not turn.content:
-            found.append((f"messages.{number}.content", "is empty"))
+            found.append(("empty", f"messages.{number}.content", "is empty"))
         texts = [
             _part_text(part, f"messages.{number}.content.{index}", found) for index, part in enumerate(turn.content)
         ]
@@ -136,36 +158,49 @@ def _bedrock_chat(row: BedrockChat, found: Found) -> Content:
 def _part_text(part: Part, field: str, found: Found) -> str:
     for kind in ("image", "video"):
         if getattr(part, kind) is not None:
-            found.append((f"{field}.{kind}", "cannot be learned: base models here read text only; remove the row"))
+            found.append(
+                ("media", f"{field}.{kind}", "cannot be learned: base models here read text only; remove the row")
+            )
     if part.text is None and part.image is None and part.video is None:
-        found.append((f"{field}.text", "is missing"))
+        found.append(("missing-key", f"{field}.text", "is missing"))
     return part.text or ""
+
+
+def _evaluation(row: EvaluationRow, found: Found) -> Content:
+    if not row.prompt.strip():
+        found.append(("empty", "prompt", "is empty"))
+    return Conversation.of(row.prompt, row.referenceResponse or row.completion or "")
 
 
 def _text(row: Text, found: Found) -> Content:
     if not row.input.strip():
-        found.append(("input", "is empty"))
+        found.append(("empty", "input", "is empty"))
     return row.input
 
 
 def _check_turns(messages: tuple[Message, ...], found: Found) -> None:
     if len(messages) < 2:
-        found.append(("messages", f"has {len(messages)} messages; it must have a user's and an assistant's at least"))
+        found.append(
+            ("role", "messages", f"has {len(messages)} messages; it must have a user's and an assistant's at least")
+        )
         return
     for number, message in enumerate(messages):
         expected = ("user", "assistant")[number % 2]
         if message.role != expected:
             found.append(
                 (
+                    "role",
                     f"messages.{number}.role",
                     f"is {message.role!r}; it must be {expected!r}: roles alternate, user first",
                 )
             )
             return
         if not message.text.strip():
-            found.append((f"messages.{number}.content", "is empty"))
+            found.append(("empty", f"messages.{number}.content", "is empty"))
     if messages[-1].role != "assistant":
-        found.append((f"messages.{len(messages) - 1}.role", "is 'user'; the last message must be the assistant's"))
+        found.append(
+            ("role", f"messages.{len(messages) - 1}.role", "is 'user'; the last message must be the assistant's")
+        )
 
 
 class Decoder(Protocol):
@@ -186,7 +221,7 @@ class Format:
 
 PAIRS = Format("prompt/completion", ("prompt", "completion"), msgspec.json.Decoder(Pair), _pair)
 CHAT = Format("system + messages", ("messages",), msgspec.json.Decoder(Chat), _chat)
-BEDROCK_CHAT = Format(SCHEMA, ("schemaVersion",), msgspec.json.Decoder(BedrockChat), _bedrock_chat)
+BEDROCK_CHAT = Format(SCHEMA, ("schemaVersion", "messages"), msgspec.json.Decoder(BedrockChat), _bedrock_chat)
 
 
 class _Utf8:
@@ -198,14 +233,16 @@ class _Utf8:
 
 def _document(text: str, found: Found) -> Content:
     if not text.strip():
-        found.append(("", "is empty"))
+        found.append(("empty", "", "is empty"))
     return text
 
 
 TEXT = Format("input", ("input",), msgspec.json.Decoder(Text), _text)
 DOCUMENTS = Format("plain text", (), _Utf8(), _document)
 SUPERVISED = (BEDROCK_CHAT, CHAT, PAIRS)
+EVALUATION = (Format("evaluation", ("prompt",), msgspec.json.Decoder(EvaluationRow), _evaluation), BEDROCK_CHAT, CHAT)
 PLAIN_TEXT = (TEXT,)
+FORMATS = {form.name: form for form in (*SUPERVISED, *EVALUATION, *PLAIN_TEXT, DOCUMENTS)}
 
 
 def detect(line: bytes, allowed: tuple[Format, ...]) -> Format | str:
@@ -216,13 +253,20 @@ def detect(line: bytes, allowed: tuple[Format, ...]) -> Format | str:
         return ""
     if isinstance(row, dict):
         for form in allowed:
-            if any(key in row for key in form.keys):
+            if any(key in row for key in form.keys) and (form is not BEDROCK_CHAT or _has_parts(row)):
                 return form
     wanted = " or ".join("{" + ", ".join(form.keys) + ", ...}" for form in allowed)
     given = (
         f"the keys {', '.join(list(row)[:8]) or 'none'}" if isinstance(row, dict) else f"a JSON {type(row).__name__}"
     )
     return f"has {given}; a row must be an object such as {wanted}"
+
+
+def _has_parts(row: dict[str, Any]) -> bool:
+    """Whether a row with messages is in bedrock-conversation-2024's form: it says so, or its content is in parts."""
+    turns = row.get("messages")
+    first = turns[0] if isinstance(turns, list) and turns else None
+    return "schemaVersion" in row or (isinstance(first, dict) and isinstance(first.get("content"), list))
 
 
 def read_row(number: int, line: bytes, form: Format) -> tuple[Content | None, list[Problem]]:
@@ -233,26 +277,23 @@ def read_row(number: int, line: bytes, form: Format) -> tuple[Content | None, li
         text = str(error)
         path = PATH.search(text)
         field = re.sub(r"\[(\d+|\.\.\.)\]", r".\1", path.group(1)) if path else ""
-        return None, [Problem(number, field, _plain(PATH.sub("", text)))]
+        return None, [Problem(number, field, *_plain(PATH.sub("", text)))]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        if form is DOCUMENTS and isinstance(error, UnicodeDecodeError):
-            before = line[: error.start]
-            message, in_line = f"is not UTF-8: {error.reason}", error.start - before.rfind(b"\n")
-            return None, [Problem(number + before.count(b"\n"), "", message, in_line)]
         place = BYTE.search(str(error))
         column = int(place.group(1)) + 1 if place else None
-        return None, [Problem(number, "", f"is not JSON: {BYTE.sub('', str(error)).strip()}", column)]
+        return None, [Problem(number, "", f"is not JSON: {BYTE.sub('', str(error)).strip()}", column, "json")]
     found: Found = []
     content = form.convert(row, found)
-    return content, [Problem(number, field, message) for field, message in found]
+    return content, [Problem(number, field, message, None, kind) for kind, field, message in found]
 
 
-def _plain(message: str) -> str:
-    """msgspec's words as ours: "Object missing required field `completion`" -> "`completion` is missing"."""
+def _plain(message: str) -> tuple[str, None, str]:
+    """msgspec's words as ours, without a column, and their kind: "Object missing required field `completion`" ->
+    "completion is missing"."""
     missing = re.fullmatch(r"Object missing required field `(.*)`", message)
     if missing:
-        return f"{missing.group(1)} is missing"
+        return f"{missing.group(1)} is missing", None, "missing-key"
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", message)
     if unknown:
-        return f"{unknown.group(1)} is not a known key; remove it"
-    return message[:1].lower() + message[1:]
+        return f"{unknown.group(1)} is not a known key; remove it", None, "unknown-key"
+    return message[:1].lower() + message[1:], None, "type"

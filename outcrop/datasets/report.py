@@ -1,19 +1,10 @@
-"""A file of training data -> what is in it, or all that is wrong with it."""
+"""What a check found of one file, and the file's rows after it."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from outcrop.datasets.formats import DOCUMENTS, TEXT, Content, Format, Problem, detect, read_row
-from outcrop.datasets.source import (
-    DOCUMENT_END,
-    MOST_LINE_BYTES,
-    PLAIN_TEXT_ENDINGS,
-    Source,
-    read_documents,
-    read_lines,
-)
-from outcrop.errors import Invalid
+from outcrop.datasets.formats import DOCUMENTS, Content, Format, Problem, read_row
+from outcrop.datasets.source import Source, read_documents, read_lines
 
 # So many problems are kept to be shown; the rest is counted.
 SHOWN = 100
@@ -23,7 +14,7 @@ MOST_MESSAGE = 2000
 
 @dataclass
 class Report:
-    """What a check found."""
+    """What a job would fail with, of one file."""
 
     source: Source
     format: Format | None = None
@@ -35,84 +26,32 @@ class Report:
     def add(self, problem: Problem) -> None:
         """Count a problem, and keep it while there is room."""
         self.num_problems += 1
+        self.keep(problem)
+
+    def keep(self, problem: Problem) -> None:
+        """Keep a problem that is counted elsewhere, while there is room."""
         if len(self.problems) < SHOWN:
             self.problems.append(problem)
 
-    def refusal(self) -> str:
-        """All problems in one message that fits Bedrock's failureMessage."""
+    def refusal(self, share: int = 1) -> str:
+        """All problems in one message; `share` files share Bedrock's failureMessage."""
+        if self.problems and not self.problems[0].line:
+            return f"{self.source.uri}: {self.problems[0].message}"
         head = f"{self.source.uri}: {self.num_problems} problem{'s' if self.num_problems != 1 else ''} in {self.rows} rows. "
         text = head
         for shown, problem in enumerate(self.problems):
             line = f"{problem}. "
-            if len(text) + len(line) > MOST_MESSAGE - 40:
+            if len(text) + len(line) > MOST_MESSAGE // share - 40:
                 return f"{text}And {self.num_problems - shown} more."
             text += line
         return text.strip()
 
 
-def check(source: Source, allowed: tuple[Format, ...], *, fewest: int, most: int, most_bytes: int) -> Report:
-    """Read every line and report on it. Stops early only when there are more rows than `most`.
-
-    Raises Invalid when anything is wrong: one message with every problem, by line and field.
-    """
-    if source.size > most_bytes:
-        raise Invalid(f"{source.uri}: the file has {source.size:,} bytes; at most {most_bytes:,} are allowed")
-    report = Report(source)
-    if TEXT in allowed and source.uri.endswith(PLAIN_TEXT_ENDINGS):
-        report.format = DOCUMENTS
-    digest = hashlib.sha256()
-    for number, line in _units(report):
-        report.rows += 1
-        if report.rows > most:
-            raise Invalid(
-                f"{source.uri}: there are more than {most:,} rows; split the file, or raise the limit in the settings"
-            )
-        digest.update(
-            line if report.format is not DOCUMENTS else b"%d:" % len(line) + line
-        )  # where documents end counts
-        _check_line(report, number, line, allowed)
-    if report.rows == 0:
-        raise Invalid(f"{source.uri}: the file is empty; it must hold at least {fewest} row{'s' * (fewest != 1)}")
-    if report.num_problems:
-        raise Invalid(report.refusal())
-    if report.rows < fewest:
-        raise Invalid(
-            f"{source.uri}: there {'is' if report.rows == 1 else 'are'} {report.rows} row{'s' * (report.rows != 1)}; at least {fewest} are needed"
-        )
-    report.sha256 = digest.hexdigest()
-    return report
-
-
-def _check_line(report: Report, number: int, line: bytes, allowed: tuple[Format, ...]) -> None:
-    if len(line) > MOST_LINE_BYTES:
-        remedy = f"; part the document by lines of {DOCUMENT_END.decode()}" if report.format is DOCUMENTS else ""
-        report.add(Problem(number, "", f"has more than {MOST_LINE_BYTES:,} bytes{remedy}"))
-        return
-    if report.format is None:
-        found = detect(line, allowed)
-        if isinstance(found, Format):
-            report.format = found
-        elif found:
-            report.add(Problem(number, "", found))
-            return
-    _, problems = read_row(number, line, report.format or allowed[-1])
-    if problems and report.format is not None and report.format is not DOCUMENTS:
-        other = detect(line, allowed)
-        if isinstance(other, Format) and other is not report.format:
-            problems = [Problem(number, "", f"is in the form {other.name}, but the file began as {report.format.name}")]
-    for problem in problems:
-        report.add(problem)
-
-
-def _units(report: Report) -> Iterator[tuple[int, bytes]]:
-    """What becomes a row each, with its first line's number."""
-    return read_documents(report.source) if report.format is DOCUMENTS else read_lines(report.source)
-
-
 def contents(report: Report) -> Iterator[tuple[int, Content]]:
     """Line number and content of every row of a file that passed the check."""
     assert report.format is not None
-    for number, line in _units(report):
+    is_text = report.format is DOCUMENTS
+    for number, *_, line in read_documents(report.source) if is_text else read_lines(report.source):
         content, _ = read_row(number, line, report.format)
         assert content is not None, f"{report.source.uri} changed after it was checked"
         yield number, content

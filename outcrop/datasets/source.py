@@ -48,6 +48,20 @@ def find(objects: Objects, uri: str) -> Source:
     return Source(uri, stored.path, stored.size)
 
 
+def open_file(objects: Objects, name: str) -> Source:
+    """A file in S3 or on this machine. Raises Invalid."""
+    if name.startswith("s3://"):
+        return find(objects, name)
+    return local_file(Path(name))
+
+
+def local_file(path: Path) -> Source:
+    """A file on this machine. Raises Invalid."""
+    if not path.is_file():
+        raise Invalid(f"{path}: there is no such file")
+    return Source(str(path), path.absolute(), path.stat().st_size)
+
+
 def read_lines(source: Source) -> Iterator[tuple[int, bytes]]:
     """Number (from 1) and bytes of every line that is not blank; a line that is too long comes as its first bytes."""
     with source.path.open("rb") as file:
@@ -63,24 +77,26 @@ def read_lines(source: Source) -> Iterator[tuple[int, bytes]]:
                 yield number, line
 
 
-def read_documents(source: Source) -> Iterator[tuple[int, bytes]]:
-    """First line (from 1) and bytes of every document of a plain text, parted by lines that hold DOCUMENT_END alone.
+def read_documents(source: Source) -> Iterator[tuple[int, int, bytes]]:
+    """First line (from 1), offset and bytes of every document of a plain text, parted by lines that hold DOCUMENT_END alone.
 
     A document of more than MOST_LINE_BYTES comes as its first bytes. Documents of white space are left out.
     """
     with source.path.open("rb") as file:
-        first, number, size = 1, 0, 0
+        first, begun, number, at, size = 1, 0, 0, 0, 0
         lines: list[bytes] = []
         while line := file.readline(MOST_LINE_BYTES + 1):
             number += 1
+            at += len(line)
             if number == 1:
                 line = line.removeprefix(b"\xef\xbb\xbf")
+                begun = at - len(line)
             if line.strip() == DOCUMENT_END:
                 if any(part.strip() for part in lines):
-                    yield first, b"".join(lines)
-                first, size, lines = number + 1, 0, []
+                    yield first, begun, b"".join(lines)
+                first, begun, size, lines = number + 1, at, 0, []
             elif size <= MOST_LINE_BYTES:
                 lines.append(line)
                 size += len(line)
         if any(part.strip() for part in lines):
-            yield first, b"".join(lines)
+            yield first, begun, b"".join(lines)

@@ -22,7 +22,7 @@ from outcrop.settings import Settings
 from outcrop.storage import Storage
 from outcrop.training import Plan, Result
 from outcrop.training.plan import PROGRESS, RESULT, STOP
-from outcrop.workflows.outputs import checkpoints_of, metrics_files, write_outputs
+from outcrop.workflows.outputs import checkpoints_of, metrics_files, write_data_check, write_outputs
 from outcrop.workflows.preparation import Checked, Options, Preparation, check, steps_of, training_child
 
 POLL_S = 0.2
@@ -53,10 +53,9 @@ class Customize:
         prepared = Prepared.read(run)
         if prepared is None:
             with tell.phase("validation"):
-                checked = check(request, options, self.storage.objects, self.settings)
-                tell.event(
-                    kind="data", rows=checked.train.rows, validation_rows=[report.rows for report in checked.validation]
-                )
+                checked = check(request, options, self.storage.objects, self.settings, weights.folder)
+                self._tell_of_data(job, checked, tell)
+                checked.found.refuse()
             with tell.phase("dataProcessing"):
                 prepared = self._prepare(checked, renderer, options, request, run, tell)
                 tell.check()
@@ -67,6 +66,15 @@ class Customize:
                 raise Invalid(f"training failed: {result.reason}")
             if result.status == "stopped":
                 raise Stopped
+
+    def _tell_of_data(self, job: Job, checked: Checked, tell: Tell) -> None:
+        """What the check found, as an event, and whole beside the job's other outputs, also when the job then fails."""
+        found = checked.found
+        write_data_check(self.storage.objects, job.request["output_uri"], job.id, found.described())
+        tell.event(
+            kind="data", rows=checked.train.rows, validation_rows=[report.rows for report in checked.validation],
+            verdict=found.verdict, findings=dict(found.counts),
+        )  # fmt: skip
 
     # --- the stations -----------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -20,7 +21,7 @@ from outcrop.workflows.trials import Trial, picture, table
 
 STEPS = "training_artifacts/step_wise_training_metrics.csv"
 VALIDATION = "validation_artifacts/post_fine_tuning_validation"
-WEIGHTS, CHECKPOINTS = "weights", "checkpoints"
+WEIGHTS, CHECKPOINTS, DATA_CHECK = "weights", "checkpoints", "data_check.json"
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,14 @@ def write_sweep(objects: Objects, output_uri: str, job_id: str, ranked: list[Tri
         return None
     _write_folder(objects, bucket, f"{prefix}{WEIGHTS}", Path(best))
     return f"s3://{bucket}/{prefix}{WEIGHTS}/"
+
+
+def write_data_check(objects: Objects, output_uri: str, job_id: str, report: dict[str, Any]) -> None:
+    """What the check of the data found, as `data_check.json` in the output folder."""
+    bucket, prefix = prefix_of(output_uri, f"model-customization-job-{job_id}")
+    objects.put_bytes(
+        bucket, f"{prefix}{DATA_CHECK}", msgspec.json.format(msgspec.json.encode(report)), "application/json"
+    )
 
 
 def write_outputs(

@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 
 from outcrop import datasets, hyperparameters
+from outcrop.datasets import Files, Limits
 from outcrop.datasets.formats import PLAIN_TEXT, SUPERVISED, Format
-from outcrop.datasets.source import Source
+from outcrop.datasets.source import local_file
 from outcrop.errors import Invalid
 from outcrop.jobs.children import tail
 from outcrop.registry import Registry
@@ -78,14 +79,8 @@ def check_files(
     """Files of this machine, checked as a job checks those in S3. Raises Invalid."""
     if options["generalValidationS3Uri"] is not None:
         raise Invalid("generalValidationS3Uri is for jobs; here give the general rows as a further validation file")
-    reports = [
-        datasets.check(_source(path), allowed, fewest=1, most=MOST_ROWS, most_bytes=settings.max_training_bytes)
-        for path in (train, *validation)
-    ]
-    return Checked(reports[0], reports[1:])
-
-
-def _source(path: Path) -> Source:
-    if not path.is_file():
-        raise Invalid(f"{path}: there is no such file")
-    return Source(str(path), path.absolute(), path.stat().st_size)
+    limits = Limits(1, MOST_ROWS, settings.max_training_bytes)
+    files = Files(local_file(train), tuple(map(local_file, validation)))
+    found = datasets.preflight(files, allowed, (limits, limits))
+    found.refuse()
+    return Checked(found)

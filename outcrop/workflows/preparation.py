@@ -4,7 +4,7 @@ import contextlib
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from outcrop import datasets, hyperparameters
-from outcrop.datasets import Report, Rows, RowsCache
-from outcrop.datasets.formats import PLAIN_TEXT, SUPERVISED, Format
+from outcrop.datasets import Base, Files, Limits, Preflight, Report, Rows, RowsCache
+from outcrop.datasets.formats import PLAIN_TEXT, SUPERVISED
 from outcrop.errors import Invalid
 from outcrop.jobs.children import python_child
 from outcrop.machine import idle_cpus
@@ -34,32 +34,57 @@ Options = dict[str, hyperparameters.Value | None]
 
 @dataclass(frozen=True)
 class Checked:
-    """Files that passed their check. `general` rows are watched and never decide anything."""
+    """Files that passed their check, and all that was found. `general` rows are watched and never decide anything."""
 
-    train: Report
-    validation: list[Report] = field(default_factory=list)
+    found: Preflight
     general: Report | None = None
 
+    @property
+    def train(self) -> Report:
+        """The training file."""
+        return self.found.reports[0]
 
-def check(request: dict[str, Any], options: Options, objects: Objects, limits: Settings) -> Checked:
-    """Every line of every file of a request in S3 is right. Raises Invalid that says what is not."""
+    @property
+    def validation(self) -> list[Report]:
+        """The validation files."""
+        return self.found.reports[1:]
+
+
+def longest_row(options: Options, context: int) -> int:
+    """The longest row (tokens) that a request takes: maxTokens, or what the base reads."""
+    return min(int(options["maxTokens"] or context), context)
+
+
+def check(
+    request: dict[str, Any], options: Options, objects: Objects, limits: Settings, base: Path | None = None
+) -> Checked:
+    """Look at every line of every file of a request in S3. `base` is the folder with its tokenizer.
+
+    What is wrong is in what was found; `found.refuse()` raises it. Raises Invalid for files that are not there or too large.
+    """
     is_text = request["customization"] == "CONTINUED_PRE_TRAINING"
-    allowed = PLAIN_TEXT if is_text else SUPERVISED
-
-    def held_out(uri: str, forms: tuple[Format, ...]) -> Report:
-        return datasets.check(
-            datasets.find(objects, uri), forms,
-            fewest=1, most=limits.max_validation_rows, most_bytes=limits.max_validation_bytes,
-        )  # fmt: skip
-
-    train = datasets.check(
-        datasets.find(objects, request["training_uri"]), allowed, fewest=1 if is_text else limits.min_training_rows,
-        most=limits.max_pretraining_rows if is_text else limits.max_training_rows, most_bytes=limits.max_training_bytes,
+    files = Files(
+        datasets.find(objects, request["training_uri"]),
+        tuple(datasets.find(objects, uri) for uri in request["validation_uris"]),
+    )
+    training = Limits(
+        1 if is_text else limits.min_training_rows,
+        limits.max_pretraining_rows if is_text else limits.max_training_rows, limits.max_training_bytes,
+    )  # fmt: skip
+    held_out = Limits(1, limits.max_validation_rows, limits.max_validation_bytes)
+    found = datasets.preflight(
+        files, PLAIN_TEXT if is_text else SUPERVISED, (training, held_out),
+        Base(base, longest_row(options, request["context"])) if base is not None else None, request["hyperParameters"],
     )  # fmt: skip
     general = options["generalValidationS3Uri"]
     return Checked(
-        train, [held_out(uri, allowed) for uri in request["validation_uris"]],
-        held_out(str(general), (*SUPERVISED, *PLAIN_TEXT)) if general is not None else None,
+        found,
+        datasets.check(
+            datasets.find(objects, str(general)), (*SUPERVISED, *PLAIN_TEXT), fewest=held_out.fewest, most=held_out.most,
+            most_bytes=held_out.most_bytes,
+        )
+        if general is not None
+        else None,
     )  # fmt: skip
 
 
@@ -93,7 +118,7 @@ class Preparation:
 
         Raises Invalid for rows that are too long, and options that do not go with this base.
         """
-        longest = min(int(options["maxTokens"] or request["context"]), request["context"])
+        longest = longest_row(options, request["context"])
         rows = self.cache.render(checked.train, renderer, longest, run / "train.rows")
         names = [f"validation-{number}.rows" for number in range(len(checked.validation))]
         for name, report in zip(names, checked.validation, strict=True):

@@ -60,7 +60,9 @@ class Sweep:
         )
         options = hyperparameters.read(given, request["num_parameters"], request["customization"])
         with tell.phase("validation"):
-            checked = check(request, options, self.storage.objects, self.settings)
+            base = self.registry.weights(request["base"]).folder
+            checked = check(request, options, self.storage.objects, self.settings, base)
+            checked.found.refuse()
         with tell.phase("training"):
             trials = self._trials(run, checked, options, request, given, space)
 

@@ -103,7 +103,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_no_problem(tmp_path: Path) 
 
 def test_a_line_without_end_is_refused_without_being_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("outcrop.datasets.source.MOST_LINE_BYTES", 1000)
-    monkeypatch.setattr("outcrop.datasets.report.MOST_LINE_BYTES", 1000)
+    monkeypatch.setattr("outcrop.datasets.scan.MOST_LINE_BYTES", 1000)
     with pytest.raises(Invalid, match="line 2: has more than 1,000 bytes"):
         check(tmp_path, GOOD, "x" * 5000, GOOD)
 
@@ -178,6 +178,6 @@ def test_a_plain_text_is_parted_into_documents(tmp_path: Path, text: bytes, docu
 
 def test_a_document_beyond_the_limit_is_refused_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("outcrop.datasets.source.MOST_LINE_BYTES", 50)
-    monkeypatch.setattr("outcrop.datasets.report.MOST_LINE_BYTES", 50)
+    monkeypatch.setattr("outcrop.datasets.scan.MOST_LINE_BYTES", 50)
     with pytest.raises(Invalid, match=r"line 3: has more than 50 bytes; part the document by lines of <\|endoftext\|>"):
         text_report(tmp_path, b"short\n<|endoftext|>\n" + b"words and words\n" * 10)
