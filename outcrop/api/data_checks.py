@@ -67,8 +67,10 @@ def check_files(train: str, validation: list[str], evaluation: list[str], servic
     )  # fmt: skip
 
 
-def check(files: datasets.Files, asked: Asked, service: Service, kept: int = KEPT) -> datasets.Preflight:
-    """The check itself, with the installation's limits. Raises Invalid, NotFound."""
+def check(
+    files: datasets.Files, asked: Asked, service: Service, kept: int = KEPT, fewest: int | None = None
+) -> datasets.Preflight:
+    """The check itself, with the installation's limits; `fewest` rows in the place of its own. Raises Invalid, NotFound."""
     if asked.customizationType not in TYPES:
         raise Invalid(f"customizationType is {asked.customizationType!r}; it must be {' or '.join(TYPES)}")
     is_text, settings = asked.customizationType == "CONTINUED_PRE_TRAINING", service.settings
@@ -83,7 +85,7 @@ def check(files: datasets.Files, asked: Asked, service: Service, kept: int = KEP
             wrong = error.message
         base = datasets.Base(service.registry.weights(asked.baseModelIdentifier).folder, most_tokens)
     training = datasets.Limits(
-        1 if is_text else settings.min_training_rows,
+        fewest or (1 if is_text else settings.min_training_rows),
         settings.max_pretraining_rows if is_text else settings.max_training_rows, settings.max_training_bytes,
     )  # fmt: skip
     held_out = datasets.Limits(1, settings.max_validation_rows, settings.max_validation_bytes)

@@ -8,9 +8,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
 
 from outcrop.cli.installation import named, out, service
 from outcrop.datasets.kinds import FAILS, HURTS, KINDS, LOOK
+from outcrop.errors import Invalid
 
 app = typer.Typer(no_args_is_help=True, help="Training data: check, show, convert, make.")
 
@@ -88,3 +91,186 @@ def _print(found: Any, shown: int) -> None:
                 out.print(f"    and {count - shown:,} more (--shown, --json)", highlight=False)
             out.print(f"    [dim]{KINDS[kind].remedy}[/dim]", highlight=False, soft_wrap=True)
     out.print(f"\n{VERDICTS[found.verdict]}")
+
+
+@app.command()
+def describe(
+    file: Annotated[str, typer.Argument(help="training file: s3://bucket/key, or a path")],
+    base: Annotated[str, typer.Option(help="base model whose tokens count")],
+    text: Annotated[bool, typer.Option("--text", help="continued pre-training")] = False,
+    html: Annotated[Path | None, typer.Option(help="write a page with histograms, findings and masks here")] = None,
+    row: Annotated[
+        list[int] | None, typer.Option(help="line of a row whose mask the page shows; may be given again")
+    ] = None,
+) -> None:
+    """Say what is in a training file: counts, lengths in tokens, diversity, shared beginnings."""
+    from outcrop.datasets import description, page
+
+    found, renderer, report = _opened(file, base, text)
+    what = description.describe(report, renderer)
+    table = Table(
+        "",
+        "rows",
+        "tokens",
+        *(f"p{share}" if share < 100 else "max" for share in description.PERCENTILES),
+        "mean",
+        show_edge=False,
+    )
+    for name, lengths in (("prompts", what.prompts), ("answers", what.answers), ("whole rows", what.whole)):
+        table.add_row(
+            name,
+            f"{what.looked_at:,}",
+            f"{lengths.total:,}",
+            *(f"{value:,}" for value in lengths.percentiles.values()),
+            f"{lengths.mean:,.1f}",
+        )
+    out.print(f"{escape(report.source.uri)}: {what.rows:,} rows, {what.form}", highlight=False, soft_wrap=True)
+    out.print(table)
+    for name, lengths in (("prompt", what.prompts), ("answer", what.answers)):
+        out.print(
+            f"\n{name} lengths, 0 to {lengths.top:,} tokens  [cyan]{_bars(lengths.counts)}[/cyan]",
+            highlight=False,
+            soft_wrap=True,
+        )
+    out.print(
+        f"\n{what.distinct_prompts:.1%} of the prompts and {what.distinct_answers:.1%} of the answers are different; {what.distinct_pairs:.1%} of "
+        f"the answers' pairs of words are.\n{what.shared:.1%} of the tokens lie in beginnings that rows share, and need computing once "
+        f"only.\nThe check says: {found.verdict} (outcrop data check).", highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    if html is not None:
+        masks = {line: description.mask_of(report, renderer, line) for line in row or [report.first_line]}
+        html.write_text(page.page(report.source.uri, base, what, found, masks), encoding="utf-8")
+        out.print(f"{html} has the page", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def show(
+    file: Annotated[str, typer.Argument(help="training file: s3://bucket/key, or a path")],
+    base: Annotated[str, typer.Option(help="base model that sees it")],
+    row: Annotated[int, typer.Option(help="the line on which the row begins", min=1)] = 1,
+    text: Annotated[bool, typer.Option("--text", help="continued pre-training")] = False,
+    ids: Annotated[bool, typer.Option("--ids", help="a token a line, with its number")] = False,
+) -> None:
+    """Show a row token by token as the model sees it, and what of it is learned."""
+    from outcrop.datasets import description
+
+    _, renderer, report = _opened(file, base, text)
+    tokens = description.mask_of(report, renderer, row)
+    if ids:
+        for number, token in enumerate(tokens):
+            print(f"{number:>6} {token.id:>7} {'learned' if token.is_learned else '-------'} {token.text!r}")
+        return
+    shown, was_learned = Text(), False
+    for token in tokens:
+        if token.is_learned != was_learned and not out.is_terminal:  # without colours the borders must be seen
+            shown.append("\u27e6" if token.is_learned else "\u27e7")
+        was_learned = token.is_learned
+        said = token.text.replace("\n", "\u21b5\n")
+        shown.append(said, "black on green" if token.is_learned else "magenta" if token.is_special else "dim")
+        shown.append("\u2009")
+    if was_learned and not out.is_terminal:
+        shown.append("\u27e7")
+    out.print(shown, soft_wrap=True)
+    learned = sum(token.is_learned for token in tokens)
+    out.print(
+        f"\n{len(tokens):,} tokens: [black on green]{learned:,} learned[/], [dim]{len(tokens) - learned:,} context[/], [magenta]special tokens[/]",
+        highlight=False,
+    )
+
+
+@app.command()
+def convert(
+    file: Annotated[str, typer.Argument(help="JSONL, JSON, CSV or TSV: s3://bucket/key, or a path")],
+    target: Annotated[Path, typer.Argument(help="the file to write")],
+    to: Annotated[
+        str, typer.Option(help="prompt/completion, messages, bedrock-conversation-2024, openai, input or evaluation")
+    ] = "messages",
+    prompt: Annotated[str, typer.Option(help="key or column of the prompt, where it is not told by its name")] = "",
+    answer: Annotated[str, typer.Option(help="key or column of the answer")] = "",
+    system: Annotated[str, typer.Option(help="a system prompt for rows that have none")] = "",
+    header: Annotated[
+        bool, typer.Option("--header/--no-header", help="whether a table's first line names its columns")
+    ] = True,
+) -> None:
+    """Convert between Bedrock's forms, and from CSV, OpenAI's, ShareGPT's and Alpaca's files."""
+    from outcrop.datasets.conversion import Reading, convert
+    from outcrop.datasets.source import open_file
+
+    source = open_file(service().storage.objects, file)
+    count = convert(source, target, to, Reading(prompt, answer, system, header))
+    out.print(f"{target}: {count:,} rows", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def mix(
+    target: Annotated[Path, typer.Argument(help="the file to write")],
+    shares: Annotated[list[str], typer.Argument(help="file=share, such as general.jsonl=0.3 special.jsonl=0.7")],
+    rows: Annotated[
+        int | None, typer.Option(help="rows in all; as many as the shares allow when left out", min=1)
+    ] = None,
+    to: Annotated[str, typer.Option(help="form of the rows, as in convert")] = "messages",
+    seed: Annotated[int, typer.Option(help="of the draw and the order")] = 0,
+) -> None:
+    """Mix general and special data by ratio, no row twice; what is forgotten can be watched with generalValidationS3Uri."""
+    from outcrop.datasets.mixing import mix
+    from outcrop.datasets.source import open_file
+
+    objects = service().storage.objects
+    given = [(open_file(objects, name), _number(share, name)) for name, share in named(shares, "mix").items()]
+    for uri, count in mix(given, target, to, rows, seed).items():
+        out.print(f"{count:>9,} rows of {uri}", highlight=False, soft_wrap=True)
+
+
+def _number(text: str, name: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise Invalid(f"{name}={text}: the share must be a number") from None
+
+
+@app.command()
+def split(
+    file: Annotated[str, typer.Argument(help="training file: s3://bucket/key, or a path")],
+    folder: Annotated[Path, typer.Option("--out", help="folder for train.jsonl, validation.jsonl, test.jsonl")],
+    validation: Annotated[float, typer.Option(help="share of the rows (%)", min=0, max=99)] = 10,
+    test: Annotated[float, typer.Option(help="share of the rows (%)", min=0, max=99)] = 0,
+    by: Annotated[str, typer.Option(help="key whose values stay together, such as document or customer.id")] = "",
+    keys: Annotated[
+        str, typer.Option(help="file with a line of JSON a row in which to look for it, such as a provenance file")
+    ] = "",
+    stratify: Annotated[str, typer.Option(help="key, or answer, whose values each part gets in proportion")] = "",
+    seed: Annotated[int, typer.Option(help="of the draw")] = 0,
+) -> None:
+    """Part a file into training, validation and test rows; what belongs together stays together."""
+    from outcrop.datasets.mixing import part
+    from outcrop.datasets.source import open_file
+
+    objects = service().storage.objects
+    shares = {"train": 100 - validation - test, "validation": validation, "test": test}
+    parts = part(
+        open_file(objects, file), folder, shares, by, stratify, seed, open_file(objects, keys) if keys else None
+    )
+    for name, count in parts.rows.items():
+        out.print(
+            f"{count:>9,} rows in {parts.groups[name]:,} groups: {folder / name}.jsonl", highlight=False, soft_wrap=True
+        )
+
+
+def _opened(file: str, base: str, text: bool) -> tuple[Any, Any, Any]:
+    """A file that passes its check, the base's renderer, and the file's report. Raises Invalid."""
+    from outcrop.api import data_checks
+    from outcrop.rendering import Renderer
+
+    opened = service()
+    asked = data_checks.Asked(
+        data_checks.training(file), customizationType="CONTINUED_PRE_TRAINING" if text else "FINE_TUNING"
+    )
+    found = data_checks.check(data_checks.check_files(file, [], [], opened), asked, opened, fewest=1)
+    found.refuse()
+    return found, Renderer(opened.registry.weights(base).folder), found.reports[0]
+
+
+def _bars(counts: list[int]) -> str:
+    """A histogram in one line of text."""
+    most = max(*counts, 1)
+    return "".join(" ▁▂▃▄▅▆▇█"[-(-8 * count // most)] for count in counts)

@@ -33,6 +33,11 @@ class Report:
         if len(self.problems) < SHOWN:
             self.problems.append(problem)
 
+    @property
+    def first_line(self) -> int:
+        """The line on which the first row begins."""
+        return next(number for number, _ in contents(self))
+
     def refusal(self, share: int = 1) -> str:
         """All problems in one message; `share` files share Bedrock's failureMessage."""
         if self.problems and not self.problems[0].line:

@@ -167,6 +167,10 @@ class Renderer:
         """A single token's text; bytes that are no whole character become a replacement character."""
         return str(self.tokenizer.decode([token], skip_special_tokens=False))
 
+    def is_special(self, token: int) -> bool:
+        """Whether a token is one that the tokenizer keeps for marks."""
+        return self.tokenizer.id_to_token(token) in self._specials
+
     def _encode(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
