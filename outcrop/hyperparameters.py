@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from outcrop.errors import Invalid
 
 Value = int | float | str
+Values = Mapping[str, Value | None]
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,10 @@ TABLE = (
         "a file of general rows, in any form of training data, whose loss is watched beside the validation loss: it shows what "
         "the model forgets, and decides nothing", str, None, is_derived=False,
     ),
+    Hyperparameter(
+        "distillationPairs", "of a distillation: when there are fewer prompts, the teacher makes up more of their kind, up to so many",
+        int, None, 100, 15_000, is_derived=False,
+    ),
     Hyperparameter("seed", "of the order of rows, the adapters' start and dropout", int, 0, 0, 2**31 - 1),
 )  # fmt: skip
 BY_NAME = {option.name: option for option in TABLE}
@@ -109,6 +114,7 @@ LARGEST_BATCH = 32
 # Adapters that are pre-trained at the full rate cost the base much of what it knew; at half of it a fifth of that, for 3 % more
 # loss. All weights forget little at their full rate (docs/experiments/rates.md).
 PRE_TRAINING_EPOCHS, PRE_TRAINING_RATE = 1, 0.5
+DISTILLATION_ONLY = ("distillationPairs",)
 NEEDS_LORA = ("loraRank", "loraAlpha", "loraDropout")
 
 
@@ -126,6 +132,9 @@ def read(given: Mapping[str, str], num_parameters: int, customization: str = "FI
     values: dict[str, Value | None] = {
         option.name: option.read(given[option.name]) if option.name in given else option.default for option in TABLE
     }
+    misplaced = [name for name in DISTILLATION_ONLY if name in given]
+    if misplaced and customization != "DISTILLATION":
+        raise Invalid(f"hyperParameters.{misplaced[0]} is only used with customizationType DISTILLATION")
     is_text = customization == "CONTINUED_PRE_TRAINING"
     if is_text and "epochCount" not in given:
         values["epochCount"] = PRE_TRAINING_EPOCHS

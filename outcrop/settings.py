@@ -79,6 +79,9 @@ class Settings(BaseSettings):
         float, Field(description="invocation logs are delivered to S3 after so many seconds at most", gt=0)
     ] = 30
     min_training_rows: Annotated[int, Field(description="fewest rows of a training file", ge=1)] = 8
+    min_distillation_prompts: Annotated[
+        int, Field(description="fewest valid prompts, or logged answers, of a distillation", ge=1)
+    ] = 100
     max_training_rows: Annotated[int, Field(description="most rows of a training file", ge=1)] = 20_000
     max_validation_rows: Annotated[int, Field(description="most rows of a validation file", ge=1)] = 10_000
     max_pretraining_rows: Annotated[int, Field(description="most lines of continued pre-training", ge=1)] = 100_000

@@ -10,12 +10,13 @@ from outcrop.api.tags import read_tags
 from outcrop.clock import now
 from outcrop.errors import Conflict, Invalid, NotFound, Unsupported
 from outcrop.jobs import Job, Phase
+from outcrop.logs import read_filter
 from outcrop.names import short_id
 
 Request = dict[str, Any]
 
 KIND = "customization"
-TYPES = ("FINE_TUNING", "CONTINUED_PRE_TRAINING")
+TYPES = ("FINE_TUNING", "CONTINUED_PRE_TRAINING", "DISTILLATION")
 PHASES = {"validation": "validationDetails", "dataProcessing": "dataProcessingDetails", "training": "trainingDetails"}
 
 
@@ -38,11 +39,10 @@ def _create(request: Request, call: Call) -> str:
         raise Unsupported(f"customizationType {customization} is not implemented by Outcrop; {' and '.join(TYPES)} are")
     if request.get("customModelKmsKeyId"):
         raise Unsupported("customModelKmsKeyId: Outcrop does not encrypt models with KMS keys; leave it out")
-    if request.get("customizationConfig"):
-        raise Unsupported("customizationConfig belongs to distillation and reinforcement, which are not implemented")
-    training_uri = request["trainingDataConfig"].get("s3Uri")
-    if training_uri is None or request["trainingDataConfig"].get("invocationLogsConfig"):
-        raise Invalid("trainingDataConfig must have s3Uri; invocationLogsConfig is not implemented")
+    training = request["trainingDataConfig"]
+    if bool(training.get("s3Uri")) == bool(training.get("invocationLogsConfig")):
+        raise Invalid("trainingDataConfig must have either s3Uri or invocationLogsConfig")
+    training_uri = training.get("s3Uri") or ""
     validators = (request.get("validationDataConfig") or {}).get("validators") or []
     given = request.get("hyperParameters") or {}
     if validators and "evalPercentage" in given:
@@ -55,7 +55,8 @@ def _create(request: Request, call: Call) -> str:
     if imported is not None and imported.kind == "adapter":
         raise Unsupported(f"{imported.name} is an imported adapter, which is not tuned further; tune {imported.base}")
     base = registry.base(parent.base if parent else request["baseModelIdentifier"])
-    hyperparameters.read(given, base.num_parameters, customization)
+    options = hyperparameters.read(given, base.num_parameters, customization)
+    distillation = _distillation(request, customization, options, call)
     name, model_name = request["jobName"], request["customModelName"]
     if registry.custom.named(model_name) is not None or model_name in names_to_come(call):
         raise Conflict(f"There is already a custom model named {model_name}; choose another customModelName")
@@ -83,6 +84,9 @@ def _create(request: Request, call: Call) -> str:
             "model_tags": read_tags(request.get("customModelTags")),
             "role": request["roleArn"],
             "training_uri": training_uri,
+            "training_config": training,
+            "distillation": distillation,
+            "customization_config": request.get("customizationConfig"),
             "validation_uris": [validator["s3Uri"] for validator in validators],
             "output_uri": output_uri,
             "hyperParameters": given,
@@ -91,6 +95,38 @@ def _create(request: Request, call: Call) -> str:
         },
     )
     return jobs.submit(job, call)
+
+
+def _distillation(request: Request, customization: str, options: hyperparameters.Values, call: Call) -> Request | None:
+    """What a distillation asks for; None for other jobs. Raises Invalid, NotFound for a teacher that is not there."""
+    config = (request.get("customizationConfig") or {}).get("distillationConfig")
+    logs = request["trainingDataConfig"].get("invocationLogsConfig")
+    if customization != "DISTILLATION":
+        if request.get("customizationConfig") or logs:
+            name = (
+                "customizationConfig"
+                if request.get("customizationConfig")
+                else "trainingDataConfig.invocationLogsConfig"
+            )
+            raise Invalid(f"{name} is for customizationType DISTILLATION; this job's is {customization}")
+        return None
+    if config is None:
+        raise Invalid("customizationConfig.distillationConfig.teacherModelConfig is missing; it names the teacher")
+    teacher = config["teacherModelConfig"]["teacherModelIdentifier"]
+    if call.service.serving.target(teacher).pooling is not None:
+        raise Invalid(f"{teacher} is an embedding model; it cannot teach")
+    if logs is not None:
+        read_filter(
+            logs.get("requestMetadataFilters"), "trainingDataConfig.invocationLogsConfig.requestMetadataFilters"
+        )
+    return {
+        "teacher": teacher,
+        "max_tokens": config["teacherModelConfig"].get("maxResponseLengthForInference"),
+        "logs_uri": logs["invocationLogSource"]["s3Uri"] if logs else "",
+        "uses_answers": bool(logs and logs.get("usePromptResponse")),
+        "filters": logs.get("requestMetadataFilters") if logs else None,
+        "pairs": options["distillationPairs"],
+    }
 
 
 def _base_arn(base: str, call: Call) -> str:
@@ -125,7 +161,8 @@ def get_model_customization_job(request: Request, call: Call) -> Request:
         "endTime": job.ended_at,
         "baseModelArn": asked["base_arn"],
         "hyperParameters": effective,
-        "trainingDataConfig": {"s3Uri": asked["training_uri"]},
+        "trainingDataConfig": asked.get("training_config") or {"s3Uri": asked["training_uri"]},
+        "customizationConfig": asked.get("customization_config"),
         "validationDataConfig": {"validators": [{"s3Uri": uri} for uri in asked["validation_uris"]]},
         "outputDataConfig": {"s3Uri": asked["output_uri"]},
         "customizationType": asked["customization"],

@@ -86,19 +86,18 @@ class Journal:
             self._segment = None
 
 
-def read(path: Path) -> tuple[Head | None, Iterator[tuple[str, str, bytes]]]:
-    """A closed file's head, and (region, hour, line) one by one. A line that was cut off was never acknowledged."""
-    file = path.open("rb")
-    first = file.readline()
-    if not first.endswith(b"\n"):
-        file.close()
-        return None, iter(())
+def head_of(path: Path) -> Head | None:
+    """A closed file's head; None when not even that was written."""
+    with path.open("rb") as file:
+        first = file.readline()
+    return msgspec.json.decode(first, type=Head) if first.endswith(b"\n") else None
 
-    def lines() -> Iterator[tuple[str, str, bytes]]:
-        with file:
-            for record in file:
-                if record.endswith(b"\n"):
-                    region, hour, line = record[:-1].split(b"\t", 2)
-                    yield region.decode(), hour.decode(), line
 
-    return msgspec.json.decode(first, type=Head), lines()
+def lines_of(path: Path) -> Iterator[tuple[str, str, bytes]]:
+    """(region, hour, line) one by one. A line that was cut off was never acknowledged."""
+    with path.open("rb") as file:
+        file.readline()
+        for record in file:
+            if record.endswith(b"\n"):
+                region, hour, line = record[:-1].split(b"\t", 2)
+                yield region.decode(), hour.decode(), line

@@ -14,7 +14,7 @@ import msgspec
 from outcrop.clock import now
 from outcrop.errors import OutcropError
 from outcrop.logs.entry import Entry
-from outcrop.logs.journal import Head, Journal, read
+from outcrop.logs.journal import Head, Journal, head_of, lines_of
 from outcrop.storage import Storage
 
 log = logging.getLogger("outcrop.logs")
@@ -110,20 +110,20 @@ class Logs:
     def _deliver(self) -> bool:
         """Bring closed files into S3; whether none is left. One that cannot be delivered stays."""
         for path in self._journal.closed():
-            head, lines = read(path)
+            head = head_of(path)
             if head is not None:
                 if self._storage.objects.bucket(head.bucket) is None:
                     log.warning("invocation logs wait in %s: there is no bucket %s", path, head.bucket)
                     return False
                 try:
-                    self._pack(path, head, lines)
+                    self._pack(path, head)
                 except OSError as error:
                     log.warning("invocation logs wait in %s: %s", path, error)
                     return False
             path.unlink()
         return True
 
-    def _pack(self, path: Path, head: Head, lines: Iterator[tuple[str, str, bytes]]) -> None:
+    def _pack(self, path: Path, head: Head) -> None:
         """One gzipped object for each region and hour. Its key follows from the file's name, so that a file that is
         delivered twice, because a process died in between, leaves its records once."""
         packed: dict[tuple[str, str], gzip.GzipFile] = {}
@@ -131,7 +131,7 @@ class Logs:
         stamp, _, name = path.stem.partition("-")
         moment = datetime.fromtimestamp(int(stamp) / 1e9, tz=now().tzinfo)
         try:
-            for region, hour, line in lines:
+            for region, hour, line in lines_of(path):
                 place = (region, hour)
                 if place not in packed:
                     parts[place] = self._storage.receiving / f"logs-{len(parts)}-{path.stem}"

@@ -25,6 +25,8 @@ class CustomModel(msgspec.Struct, frozen=True, kw_only=True):
     job_name: str = ""
     parent: str = ""
     training_uri: str = ""
+    training_config: dict[str, Any] = {}
+    customization_config: dict[str, Any] = {}
     validation_uris: list[str] = []
     output_uri: str = ""
     hyperparameters: dict[str, str] = {}

@@ -1,7 +1,6 @@
 """From files of requests in S3 to files of answers."""
 
 import hashlib
-import math
 import shutil
 import threading
 import time
@@ -21,10 +20,9 @@ from outcrop.errors import Invalid, NotReady, OutcropError, Throttled
 from outcrop.jobs import Job, Tell
 from outcrop.jobs.worker import Stopped
 from outcrop.registry import Registry
-from outcrop.serving import Serving
-from outcrop.serving.engines.supervisor import Engines, Options
 from outcrop.settings import Settings
 from outcrop.storage import Storage
+from outcrop.workflows.answering import Window, own_engine
 from outcrop.workflows.outputs import prefix_of, put
 
 MANIFEST = "manifest.json.out"
@@ -72,29 +70,17 @@ class Batch:
         sources = self._sources(request["input_uri"])
         counts = Counts(total=sum(1 for source in sources for _ in read_lines(source)))
         expires = job.created_at + timedelta(hours=request["timeout_h"])
-        engines = Engines(self._logs(), Options(**{**self.settings.engine_options, "pause_s": math.inf}))
-        try:
-            serving = Serving(self.storage, self.registry, engines)
-            # Here, not in a thread of the pool: a child process is killed when the thread that began it ends (prctl(2)).
-            serving.warm_up(request["model"])
-            asking = invocation.Invocation(serving, self.registry)
+        with own_engine(self.storage, self.registry, self.settings, request["model"], "batch") as asking:
             for number, source in enumerate(sources):
                 self._answer(job, source, run / f"{number}.answers", asking, counts, tell, expires)
                 if tell.wants_stop.is_set() or now() > expires:
                     break
-        finally:
-            engines.end_all()
         self._write(job, sources, run, counts)
         expired = now() > expires and counts.success + counts.error < counts.total
         tell.result(counts=counts.manifest(), expired=expired, is_written=True)
         shutil.rmtree(run, ignore_errors=True)
         if tell.wants_stop.is_set():
             raise Stopped
-
-    def _logs(self) -> Path:
-        folder = self.storage.folder / "logs" / "batch"
-        folder.mkdir(exist_ok=True)
-        return folder
 
     def _sources(self, uri: str) -> list[Source]:
         """The file at a URI, or all files of JSONL under it. Raises Invalid."""
@@ -117,7 +103,7 @@ class Batch:
         done = self._take_up(file, counts)
         told = time.monotonic()
         with file.open("ab") as answers, ThreadPoolExecutor(self.settings.engine_slots) as pool:
-            waiting = _Window(pool, 2 * self.settings.engine_slots)
+            waiting = Window(pool, 2 * self.settings.engine_slots)
             for number, line in read_lines(source):
                 if number in done:
                     continue
@@ -175,30 +161,6 @@ class _Kept(msgspec.Struct, frozen=True, array_like=True):
     record: dict[str, Any]
     input_tokens: int
     output_tokens: int
-
-
-class _Window:
-    """A pool that is given no more than so many tasks ahead; an error of a task comes out at the next submit."""
-
-    def __init__(self, pool: ThreadPoolExecutor, size: int) -> None:
-        self._pool, self._room = pool, threading.Semaphore(size)
-        self._error: BaseException | None = None
-
-    def submit(self, task: Any, *arguments: Any) -> None:
-        self._room.acquire()
-        if self._error is not None:
-            raise self._error
-
-        def finished(future: Any) -> None:
-            self._error = self._error or future.exception()
-            self._room.release()
-
-        self._pool.submit(task, *arguments).add_done_callback(finished)
-
-    def finish(self) -> None:
-        self._pool.shutdown(wait=True)
-        if self._error is not None:
-            raise self._error
 
 
 def _reply(job: Job, number: int, line: bytes, asking: invocation.Invocation) -> tuple[dict[str, Any], int, int]:

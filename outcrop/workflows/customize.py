@@ -22,6 +22,7 @@ from outcrop.settings import Settings
 from outcrop.storage import Storage
 from outcrop.training import Plan, Result
 from outcrop.training.plan import PROGRESS, RESULT, STOP
+from outcrop.workflows.distill import Distill
 from outcrop.workflows.outputs import checkpoints_of, metrics_files, write_data_check, write_outputs
 from outcrop.workflows.preparation import Checked, Options, Preparation, check, steps_of, training_child
 
@@ -51,11 +52,11 @@ class Customize:
         run = self.storage.run_folder(job.id)
 
         prepared = Prepared.read(run)
-        if prepared is None:
+        if prepared is None and request.get("distillation") is not None:
+            prepared = self._distill(job, renderer, weights.folder, options, run, tell)
+        elif prepared is None:
             with tell.phase("validation"):
-                checked = check(request, options, self.storage.objects, self.settings, weights.folder)
-                self._tell_of_data(job, checked, tell)
-                checked.found.refuse()
+                checked = self._check(job, request, options, weights.folder, tell)
             with tell.phase("dataProcessing"):
                 prepared = self._prepare(checked, renderer, options, request, run, tell)
                 tell.check()
@@ -67,19 +68,42 @@ class Customize:
             if result.status == "stopped":
                 raise Stopped
 
-    def _tell_of_data(self, job: Job, checked: Checked, tell: Tell) -> None:
-        """What the check found, as an event, and whole beside the job's other outputs, also when the job then fails."""
+    # --- the stations -----------------------------------------------------------------------------------------------
+
+    def _check(self, job: Job, request: dict[str, Any], options: Options, base: Path, tell: Tell) -> Checked:
+        """The data's check; what it finds is an event, and stands whole beside the job's other outputs, also when the job fails."""
+        checked = check(request, options, self.storage.objects, self.settings, base)
         found = checked.found
-        write_data_check(self.storage.objects, job.request["output_uri"], job.id, found.described())
+        write_data_check(self.storage.objects, request["output_uri"], job.id, found.described())
         tell.event(
             kind="data", rows=checked.train.rows, validation_rows=[report.rows for report in checked.validation],
             verdict=found.verdict, findings=dict(found.counts),
         )  # fmt: skip
+        found.refuse()
+        return checked
 
-    # --- the stations -----------------------------------------------------------------------------------------------
+    def _distill(self, job: Job, renderer: Renderer, base: Path, options: Options, run: Path, tell: Tell) -> "Prepared":
+        """The same for a distillation, whose training file is first made from its prompts."""
+        distill = Distill(self.storage, self.registry, self.settings)
+        with tell.phase("validation"):
+            taken = distill.read(job, tell)
+        with tell.phase("dataProcessing"):
+            uri, made_by = distill.make(job, taken, run, tell)
+            request = {**job.request, "training_uri": uri}
+            checked = self._check(job, request, options, base, tell)
+            prepared = self._prepare(checked, renderer, options, request, run, tell, made_by)
+            tell.check()
+        return prepared
 
     def _prepare(
-        self, checked: Checked, renderer: Renderer, options: Options, request: dict[str, Any], run: Path, tell: Tell
+        self,
+        checked: Checked,
+        renderer: Renderer,
+        options: Options,
+        request: dict[str, Any],
+        run: Path,
+        tell: Tell,
+        made_by: dict[str, Any] | None = None,
     ) -> "Prepared":
         """Rows in the base model's tokens, the plan beside them, and last of all the note that both are whole."""
         laid = Preparation.of(self.storage, self.registry, self.settings).lay_down(
@@ -92,7 +116,7 @@ class Customize:
         tell.result(hyperParameters=laid.hyperparameters)
         prepared = Prepared(
             hyperparameters=laid.hyperparameters, renderer=renderer.hash, training_data=_lineage(checked.train),
-            validation_data=[_lineage(report) for report in checked.validation],
+            validation_data=[_lineage(report) for report in checked.validation], made_by=made_by,
         )  # fmt: skip
         prepared.write(run)
         return prepared
@@ -136,7 +160,8 @@ class Customize:
             id=request["model_id"], arn=request["model_arn"], name=request["model_name"], base=request["base_model"],
             kind="full" if is_full else "adapter", customization=request["customization"], created_at=now(),
             job_arn=job.arn, job_name=job.name, parent=parent.arn if parent else "",
-            training_uri=request["training_uri"], validation_uris=request["validation_uris"],
+            training_uri=request["training_uri"], training_config=request.get("training_config") or {},
+            customization_config=request.get("customization_config") or {}, validation_uris=request["validation_uris"],
             output_uri=request["output_uri"], hyperparameters=prepared.hyperparameters,
             training_loss=result.training_loss, validation_losses=result.validation_losses, tags=request["model_tags"],
             lineage={
@@ -144,7 +169,7 @@ class Customize:
                 "base": request["base"], "renderer": prepared.renderer, "outcrop": outcrop.__version__,
                 "steps": result.step, "tokens": result.tokens, "seconds": round(result.seconds, 1),
                 "stopped_early": result.stopped_early, "status": result.status,
-                "general_losses": result.general_losses,
+                "general_losses": result.general_losses, **({"distillation": prepared.made_by} if prepared.made_by else {}),
             },
         )  # fmt: skip
         self.registry.register(model, weights)
@@ -170,6 +195,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     renderer: str
     training_data: dict[str, Any]
     validation_data: list[dict[str, Any]]
+    made_by: dict[str, Any] | None = None
+    """How a distillation's training data was made."""
 
     def write(self, run: Path) -> None:
         unfinished = run / (PREPARED + ".tmp")

@@ -1,0 +1,14 @@
+"""Documents, prompts and logs -> examples: questions and answers, a teacher's answers, with where each came from.
+
+In: text, conversations, logged calls, and a teacher who answers. Out: rows of training data, and for each what it was made from;
+for what was not taken, why. The room knows no jobs.
+"""
+
+from outcrop.synthesis.exchanges import Exchange, exchange_of, same_model
+from outcrop.synthesis.prompts import MADE, Prompt, Rejected, examples_of, read_exchanges, read_prompts, with_examples
+from outcrop.synthesis.teachers import BedrockTeacher, CatalogueTeacher, OpenAITeacher, Said, Teacher
+
+__all__ = [
+    "MADE", "BedrockTeacher", "CatalogueTeacher", "Exchange", "OpenAITeacher", "Prompt", "Rejected", "Said", "Teacher", "examples_of",
+    "exchange_of", "read_exchanges", "read_prompts", "same_model", "with_examples",
+]  # fmt: skip
