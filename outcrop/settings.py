@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     log_delivery_s: Annotated[
         float, Field(description="invocation logs are delivered to S3 after so many seconds at most", gt=0)
     ] = 30
+    teacher_key: Annotated[
+        str, Field(description="API key of a teacher behind an OpenAI-shaped endpoint", repr=False)
+    ] = ""
     min_training_rows: Annotated[int, Field(description="fewest rows of a training file", ge=1)] = 8
     min_distillation_prompts: Annotated[
         int, Field(description="fewest valid prompts, or logged answers, of a distillation", ge=1)

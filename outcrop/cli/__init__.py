@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from outcrop import __version__
-from outcrop.cli import data, deployments, jobs, models, planning
+from outcrop.cli import data, deployments, jobs, lineage, models, planning
 from outcrop.cli.installation import fail, out
 from outcrop.errors import OutcropError
 from outcrop.settings import Settings
@@ -27,6 +27,7 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(deployments.app, name="deployments")
 app.command()(planning.plan)
 app.command()(planning.sweep)
+app.command()(lineage.lineage)
 
 
 def main() -> None:

@@ -1,8 +1,11 @@
 """Training data: checked, shown, converted, made."""
 
+import contextlib
 import json
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,9 +14,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from outcrop.cli.installation import named, out, service
+from outcrop.cli.installation import installation, named, out, service
 from outcrop.datasets.kinds import FAILS, HURTS, KINDS, LOOK
 from outcrop.errors import Invalid
+from outcrop.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Training data: check, show, convert, make.")
 
@@ -66,7 +70,14 @@ def check(
         print(json.dumps(found.described()))
     else:
         _print(found, shown)
-    if changes is not None:
+    if changes is not None and fix is not None:
+        _remember(
+            fix,
+            changes.kept + changes.mended,
+            "repair",
+            [files.train],
+            {"mended": changes.mended, "left out": changes.left_out},
+        )
         said = f"{fix}: {changes.kept:,} rows as they were, {changes.mended:,} mended, {changes.left_out:,} left out"
         print(f"{said}; every change is in {fix}.changes.jsonl", file=sys.stderr)
     if found.verdict == FAILS:
@@ -198,6 +209,7 @@ def convert(
 
     source = open_file(service().storage.objects, file)
     count = convert(source, target, to, Reading(prompt, answer, system, header))
+    _remember(target, count, "convert", [source], {"form": to})
     out.print(f"{target}: {count:,} rows", highlight=False, soft_wrap=True)
 
 
@@ -217,7 +229,12 @@ def mix(
 
     objects = service().storage.objects
     given = [(open_file(objects, name), _number(share, name)) for name, share in named(shares, "mix").items()]
-    for uri, count in mix(given, target, to, rows, seed).items():
+    counts = mix(given, target, to, rows, seed)
+    provenance = str(target.absolute()) + ".sources.jsonl"
+    _remember(
+        target, sum(counts.values()), "mix", [source for source, _ in given], {"seed": seed, **counts}, provenance
+    )
+    for uri, count in counts.items():
         out.print(f"{count:>9,} rows of {uri}", highlight=False, soft_wrap=True)
 
 
@@ -247,13 +264,99 @@ def split(
 
     objects = service().storage.objects
     shares = {"train": 100 - validation - test, "validation": validation, "test": test}
-    parts = part(
-        open_file(objects, file), folder, shares, by, stratify, seed, open_file(objects, keys) if keys else None
-    )
+    source = open_file(objects, file)
+    parts = part(source, folder, shares, by, stratify, seed, open_file(objects, keys) if keys else None)
     for name, count in parts.rows.items():
+        _remember(
+            folder / f"{name}.jsonl", count, f"split, {name}", [source], {"by": by, "stratify": stratify, "seed": seed}
+        )
         out.print(
             f"{count:>9,} rows in {parts.groups[name]:,} groups: {folder / name}.jsonl", highlight=False, soft_wrap=True
         )
+
+
+@app.command()
+def harvest(
+    logs: Annotated[str, typer.Argument(help="prefix of invocation logs: s3://bucket/prefix")],
+    target: Annotated[str, typer.Option("--out", help="the file to write: s3://bucket/key, or a path")],
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(help="requestMetadata that calls must have, such as team=maps; may be given again"),
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="only calls of this model; may be given again")] = None,
+    after: Annotated[datetime | None, typer.Option(help="only calls from then on (UTC)")] = None,
+    before: Annotated[datetime | None, typer.Option(help="only calls before then (UTC)")] = None,
+    to: Annotated[str, typer.Option(help="form of the rows, as in convert")] = "messages",
+    near: Annotated[bool, typer.Option("--near/--no-near", help="take one of prompts that say nearly the same")] = True,
+    teacher: Annotated[
+        str, typer.Option(help="answer every prompt anew: a model of the catalogue, or one at --endpoint")
+    ] = "",
+    endpoint: Annotated[
+        str,
+        typer.Option(
+            help="where the teacher is: an address in OpenAI's shape (ends in /v1), bedrock, or a Bedrock's address"
+        ),
+    ] = "",
+    max_tokens: Annotated[int, typer.Option(help="longest answer of the teacher", min=1)] = 1000,
+    corrections: Annotated[
+        Path | None, typer.Option(help="JSON lines of requestId and answer, written by a person; null takes a row out")
+    ] = None,
+) -> None:
+    """Make the next data set from what was asked and answered; each row keeps the request that it comes from."""
+    from outcrop.logs import read_filter
+    from outcrop.workflows.harvest import Wanted, harvest
+
+    storage, registry, settings = installation()
+    pairs = [{"equals": {name: value}} for name, value in named(metadata or [], "--metadata").items()]
+    times = [moment.replace(tzinfo=UTC) if moment is not None else None for moment in (after, before)]
+    wanted = Wanted(read_filter({"andAll": pairs} if pairs else None), tuple(model or ()), *times)
+    with teacher_of(teacher, endpoint, storage, registry, settings) as answers:
+        done = harvest(logs, wanted, target, to, storage, registry, answers, max_tokens, near, corrections)
+    out.print(
+        f"{target}: {done.rows:,} rows; {target}.provenance.jsonl says where each came from",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for reason, count in done.reasons.items():
+        if count:
+            out.print(f"{count:>9,} left out: {reason}", highlight=False, soft_wrap=True)
+
+
+def _remember(
+    target: Path, rows: int, made_by: str, sources: list[Any], details: dict[str, Any], provenance: str = ""
+) -> None:
+    """Keep what a file was made from, for the lineage of the models that will be made from it."""
+    from outcrop.clock import now
+    from outcrop.registry import DataSet, Origin
+    from outcrop.storage import sha256_of
+
+    _, registry, _ = installation()
+    origins = [Origin(source.uri, sha256_of(source.path)) for source in sources]
+    registry.keep_data_set(
+        DataSet(
+            id=sha256_of(target), uri=str(target.absolute()), rows=rows, made_by=made_by, made_at=now(), origins=origins,
+            details={name: value for name, value in details.items() if value != ""}, provenance=provenance,
+        )
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def teacher_of(name: str, endpoint: str, storage: Any, registry: Any, settings: Settings) -> Iterator[Any]:
+    """Who answers: nobody, a model of the catalogue in an engine of its own, or one behind an endpoint."""
+    from outcrop import synthesis
+    from outcrop.workflows.answering import own_engine
+
+    if not name:
+        yield None
+    elif endpoint == "bedrock":
+        yield synthesis.BedrockTeacher(name)
+    elif endpoint.rstrip("/").endswith("/v1"):
+        yield synthesis.OpenAITeacher(name, endpoint, settings.teacher_key)
+    elif endpoint:
+        yield synthesis.BedrockTeacher(name, endpoint)
+    else:
+        with own_engine(storage, registry, settings, name, "teacher") as asking:
+            yield synthesis.CatalogueTeacher(asking, name)
 
 
 def _opened(file: str, base: str, text: bool) -> tuple[Any, Any, Any]:

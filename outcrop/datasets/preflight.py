@@ -1,6 +1,5 @@
 """All the files of a training, checked at once: what would fail, what would hurt, what to look at."""
 
-import hashlib
 import itertools
 import pickle
 import subprocess
@@ -24,12 +23,12 @@ from outcrop.datasets.report import Report
 from outcrop.datasets.scan import KEPT, Columns, Scanned, Stretch, scan
 from outcrop.datasets.source import PLAIN_TEXT_ENDINGS, Source, read_lines
 from outcrop.errors import Invalid, OutcropError
-from outcrop.machine import idle_cpus
+from outcrop.machine import available_cpus
+from outcrop.storage import sha256_of
 
 # A file of less is looked at by this process alone.
 SHARED_FROM = 24 << 20
 STRETCHES_A_PROCESS, MOST_PROCESSES = 2, 8
-HASHED_AT_ONCE = 1 << 22
 # Rows whose language is another than that of so large a share of the others.
 MAIN_LANGUAGE = 0.8
 # Fewer steps an epoch than this teach little; fewer rows are refused at AWS (user guide, Claude 3 Haiku).
@@ -154,7 +153,7 @@ def preflight(
             )  # fmt: skip
             parts = _scan_all(stretches)
             whole = _merge(parts, stretches, folders, found, report, limit.most)
-            report.sha256 = digest_of(source.path)
+            report.sha256 = sha256_of(source.path)
             _count(report, whole, limit, found)
             scanned.append(whole)
             found.reports.append(report)
@@ -200,7 +199,7 @@ def _scan_apart(stretch: Stretch) -> Scanned:
 
 
 def _processes() -> int:
-    return max(1, min(idle_cpus(), MOST_PROCESSES))
+    return max(1, min(available_cpus(), MOST_PROCESSES))
 
 
 def _stretches(whole: Stretch) -> list[Stretch]:
@@ -285,15 +284,6 @@ def _count(report: Report, whole: Scanned, limit: Limits, found: Preflight) -> N
     problem = Problem(0, "", message, kind="count", file=file)
     report.add(problem)
     found.add(problem)
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, as sha256sum prints it."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while data := file.read(HASHED_AT_ONCE):
-            digest.update(data)
-    return digest.hexdigest()
 
 
 def _of_whole_files(

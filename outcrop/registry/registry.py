@@ -12,6 +12,7 @@ from outcrop.errors import Conflict, Invalid, NotFound
 from outcrop.names import base_model_id, id_of, resource_of, without_geography
 from outcrop.registry.base_models import PEBBLE_FOLDER, PEBBLE_ID, BaseModel, check_id, describe
 from outcrop.registry.custom_models import CustomModel
+from outcrop.registry.data_sets import DataSet
 from outcrop.registry.imported_models import ImportedModel
 from outcrop.storage import Collection, Storage, Taken
 
@@ -36,6 +37,7 @@ class Registry:
         self._base = storage.records.collection("base-model", BaseModel)
         self.custom = storage.records.collection("custom-model", CustomModel)
         self.imported = storage.records.collection("imported-model", ImportedModel)
+        self._data_sets = storage.records.collection("data-set", DataSet)
 
     # --- base models ------------------------------------------------------------------------------------------------
 
@@ -263,6 +265,17 @@ class Registry:
             return Weights(custom.arn, artifact, None)
         below = self.weights(custom.parent or custom.base)
         return Weights(custom.arn, below.folder, artifact)
+
+    # --- data sets --------------------------------------------------------------------------------------------------
+
+    def keep_data_set(self, made: DataSet) -> None:
+        """Remember what a file was made from; what was known of the same bytes is replaced."""
+        self._data_sets.remove(made.id)
+        self._data_sets.add(made)
+
+    def find_data_set(self, sha256: str) -> DataSet | None:
+        """What made the file with these bytes, if it was made here."""
+        return self._data_sets.get(sha256)
 
     def complete(self, folder: Path, base: Path) -> None:
         """Put the tokenizer and template of a base model beside fully trained weights, so that they stand alone."""

@@ -6,6 +6,6 @@ The room knows no domain: what a record or an object means is its caller's affai
 
 from outcrop.storage.objects import Objects, StoredObject, Upload
 from outcrop.storage.records import Collection, Records, Taken
-from outcrop.storage.storage import Storage
+from outcrop.storage.storage import Storage, sha256_of
 
-__all__ = ["Collection", "Objects", "Records", "Storage", "StoredObject", "Taken", "Upload"]
+__all__ = ["Collection", "Objects", "Records", "Storage", "StoredObject", "Taken", "Upload", "sha256_of"]

@@ -1,5 +1,6 @@
 """Everything that an installation keeps, in one folder."""
 
+import hashlib
 import os
 import shutil
 import uuid
@@ -8,6 +9,17 @@ from pathlib import Path
 from outcrop.storage.database import open_database
 from outcrop.storage.objects import Objects
 from outcrop.storage.records import Records
+
+HASHED_AT_ONCE = 1 << 22
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, as sha256sum prints it."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while data := file.read(HASHED_AT_ONCE):
+            digest.update(data)
+    return digest.hexdigest()
 
 
 class Storage:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import IO, Any, Generic, TypeVar
 
 import msgspec
 
@@ -43,14 +43,15 @@ def own_engine(
 class Answers(Generic[K]):
     """A growing file of answers, one a line; a line that was cut off is forgotten."""
 
-    def __init__(self, file: Path, kind: type[K]) -> None:
+    def __init__(self, file: Path | None, kind: type[K]) -> None:
+        """Without a file nothing is kept for a second try."""
         self.file = file
         self._decoder = msgspec.json.Decoder(kind)
         self._lock = threading.Lock()
 
     def kept(self) -> Iterator[K]:
         """What there is, in the order in which it came."""
-        if not self.file.is_file():
+        if self.file is None or not self.file.is_file():
             return
         with self.file.open("rb+") as file:
             whole = 0
@@ -66,29 +67,36 @@ class Answers(Generic[K]):
         questions: Iterable[Q],
         act: Callable[[Q], K],
         at_once: int,
-        tell: Tell,
+        tell: Tell | None,
         told: Callable[[K], None] = lambda kept: None,
     ) -> None:
         """Have every question answered by `act`, in threads, and keep each answer. `told` hears of each, one at a time.
 
         Ends early, with what there is, when the job is to stop. Raises what `act` raises.
         """
-        with self.file.open("ab") as file, ThreadPoolExecutor(at_once) as pool:
+        with _adding_to(self.file) as file, ThreadPoolExecutor(at_once) as pool:
             waiting = Window(pool, 2 * at_once)
 
             def one(question: Q) -> None:
                 kept = act(question)
                 with self._lock:
-                    file.write(msgspec.json.encode(kept) + b"\n")
-                    file.flush()
+                    if file is not None:
+                        file.write(msgspec.json.encode(kept) + b"\n")
+                        file.flush()
                     told(kept)
 
             for question in questions:
-                if tell.wants_stop.is_set() or tell.is_lost.is_set():
+                if tell is not None and (tell.wants_stop.is_set() or tell.is_lost.is_set()):
                     break
                 waiting.submit(one, question)
             waiting.finish()
-        tell.check()
+        if tell is not None:
+            tell.check()
+
+
+def _adding_to(path: Path | None) -> contextlib.AbstractContextManager[IO[bytes] | None]:
+    """A file to add to, or nothing."""
+    return path.open("ab") if path is not None else contextlib.nullcontext()
 
 
 class Window:

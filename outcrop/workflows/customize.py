@@ -1,9 +1,12 @@
 """From a training file in S3 to a custom model that can be deployed."""
 
+import hashlib
 import os
+import platform
 import shutil
 import time
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,10 @@ from outcrop.errors import Invalid
 from outcrop.jobs import Job, Tell
 from outcrop.jobs.children import tail
 from outcrop.jobs.worker import Stopped
-from outcrop.registry import CustomModel, Registry
+from outcrop.registry import CustomModel, Registry, Weights
 from outcrop.rendering import Renderer
 from outcrop.settings import Settings
-from outcrop.storage import Storage
+from outcrop.storage import Storage, sha256_of
 from outcrop.training import Plan, Result
 from outcrop.training.plan import PROGRESS, RESULT, STOP
 from outcrop.workflows.distill import Distill
@@ -117,6 +120,7 @@ class Customize:
         prepared = Prepared(
             hyperparameters=laid.hyperparameters, renderer=renderer.hash, training_data=_lineage(checked.train),
             validation_data=[_lineage(report) for report in checked.validation], made_by=made_by,
+            base_sha256=weights_sha256(self.registry.weights(request["base"])),
         )  # fmt: skip
         prepared.write(run)
         return prepared
@@ -169,7 +173,9 @@ class Customize:
                 "base": request["base"], "renderer": prepared.renderer, "outcrop": outcrop.__version__,
                 "steps": result.step, "tokens": result.tokens, "seconds": round(result.seconds, 1),
                 "stopped_early": result.stopped_early, "status": result.status,
-                "general_losses": result.general_losses, **({"distillation": prepared.made_by} if prepared.made_by else {}),
+                "general_losses": result.general_losses, "base_sha256": prepared.base_sha256,
+                "request": {name: request[name] for name in ("hyperParameters", "base_model", "context", "num_parameters")},
+                "software": _software(run), **({"distillation": prepared.made_by} if prepared.made_by else {}),
             },
         )  # fmt: skip
         self.registry.register(model, weights)
@@ -195,6 +201,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     renderer: str
     training_data: dict[str, Any]
     validation_data: list[dict[str, Any]]
+    base_sha256: str = ""
     made_by: dict[str, Any] | None = None
     """How a distillation's training data was made."""
 
@@ -211,6 +218,24 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
 def _lineage(report: datasets.Report) -> dict[str, Any]:
     return {"uri": report.source.uri, "sha256": report.sha256, "rows": report.rows}
+
+
+def weights_sha256(weights: Weights) -> str:
+    """One hash of all weights that a training begins with: a base's, and an adapter's on top."""
+    folders = [weights.folder, *([weights.adapter] if weights.adapter else [])]
+    files = [path for folder in folders for path in sorted(folder.glob("*.safetensors"))]
+    return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
+
+
+def _software(run: Path) -> dict[str, Any]:
+    """What, besides data and settings, a run's bits depend on."""
+    plan = Plan.read(run)
+    with (run / PROGRESS).open("rb") as lines:
+        rehearsed = msgspec.json.decode(lines.readline())
+    return {
+        "torch": version("torch"), "machine": platform.machine(), "device": plan.device, "threads": plan.threads,
+        "processes": plan.processes, "microbatch_tokens": rehearsed.get("microbatch_tokens", plan.settings.microbatch_tokens),
+    }  # fmt: skip
 
 
 def _last_told(tell: Tell) -> tuple[int, int]:

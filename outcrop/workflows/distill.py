@@ -1,5 +1,6 @@
 """From prompts, or logged calls, to the training file of a distillation."""
 
+import hashlib
 import random
 from collections import Counter
 from collections.abc import Iterable
@@ -10,18 +11,18 @@ from typing import Any
 import msgspec
 
 from outcrop import datasets, synthesis
+from outcrop.clock import now
 from outcrop.datasets.conversion import written
 from outcrop.datasets.formats import SCHEMA
 from outcrop.datasets.likeness import alike
-from outcrop.datasets.preflight import digest_of
 from outcrop.datasets.source import split_uri
 from outcrop.errors import Invalid
 from outcrop.jobs import Job, Tell
 from outcrop.logs import read_filter, read_logs
-from outcrop.registry import Registry
+from outcrop.registry import DataSet, Origin, Registry
 from outcrop.rendering import Conversation, Message
 from outcrop.settings import Settings
-from outcrop.storage import Storage
+from outcrop.storage import Storage, sha256_of
 from outcrop.synthesis import Prompt, Rejected
 from outcrop.workflows.answering import Answers, own_engine
 from outcrop.workflows.outputs import prefix_of, put
@@ -110,7 +111,7 @@ class Distill:
             raise Invalid(
                 f"{source.uri}: the file has {source.size:,} bytes; at most {self.settings.max_validation_bytes:,} are allowed"
             )
-        return synthesis.read_prompts(source), digest_of(source.path)
+        return synthesis.read_prompts(source), sha256_of(source.path)
 
     def make(self, job: Job, taken: Taken, run: Path, tell: Tell) -> tuple[str, dict[str, Any]]:
         """Have the teacher answer what has no answer, and write the training file; its URI, and what lineage says of it.
@@ -262,6 +263,7 @@ class Distill:
         lines = [written(SCHEMA, row, "") for row in rows]
         self._put(bucket, prefix + TRAINING, lines)
         self._put(bucket, prefix + SAMPLE_FILE, lines[:: -(-len(lines) // SAMPLE)])
+        training, digest = f"s3://{bucket}/{prefix}{TRAINING}", hashlib.sha256(b"".join(lines)).hexdigest()
         self._put(bucket, prefix + PROVENANCE, (msgspec.json.encode(source) + b"\n" for source in sources))
         lineage = {
             "teacher": asked["teacher"], "source": asked["logs_uri"] or job.request["training_uri"], "source_sha256": taken.sha256,
@@ -269,7 +271,20 @@ class Distill:
             "max_tokens": asked["max_tokens"] or RESPONSE_TOKENS, "examples": [one.place for one in examples], "accepted": len(accepted),
             "rejected": len(rejected), **counts,
         }  # fmt: skip
-        return f"s3://{bucket}/{prefix}{TRAINING}", lineage
+        what = "logs" if asked["logs_uri"] else "file"
+        origin = Origin(asked["logs_uri"] or job.request["training_uri"], taken.sha256, what)
+        details = {
+            name: lineage[name]
+            for name in ("teacher", "answers", "max_tokens", "filters", "accepted", "rejected")
+            if lineage[name]
+        }
+        self.registry.keep_data_set(
+            DataSet(
+                id=digest, uri=training, rows=len(rows), made_by="distillation", made_at=now(), origins=[origin], details=details,
+                provenance=f"s3://{bucket}/{prefix}{PROVENANCE}",
+            )
+        )  # fmt: skip
+        return training, lineage
 
     def _write_insights(self, job: Job, accepted: list[Prompt], rejected: list[Rejected]) -> None:
         """The report of accepted and rejected prompts, and its summary."""
