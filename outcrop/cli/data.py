@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -338,6 +340,94 @@ def _remember(
             details={name: value for name, value in details.items() if value != ""}, provenance=provenance,
         )
     )  # fmt: skip
+
+
+@app.command()
+def synthesize(
+    documents: Annotated[
+        list[str],
+        typer.Argument(help="files, folders or S3 prefixes of PDF, DOCX, HTML, Markdown, text, or JSONL with text"),
+    ],
+    folder: Annotated[
+        Path,
+        typer.Option("--out", help="folder for train.jsonl, validation.jsonl, test.jsonl and where each row came from"),
+    ],
+    teacher: Annotated[str, typer.Option(help="who writes the pairs: a model of the catalogue, or one at --endpoint")],
+    endpoint: Annotated[
+        str,
+        typer.Option(
+            help="where the teacher is: an address in OpenAI's shape (ends in /v1), bedrock, or a Bedrock's address"
+        ),
+    ] = "",
+    pairs: Annotated[int, typer.Option(help="questions a passage", min=1, max=20)] = 3,
+    passages: Annotated[
+        int | None, typer.Option(help="ask about so many passages, evenly chosen; all when left out", min=1)
+    ] = None,
+    judge: Annotated[bool, typer.Option("--judge", help="have the teacher judge each pair besides")] = False,
+    with_passage: Annotated[
+        bool, typer.Option("--with-passage", help="write the passage before each question")
+    ] = False,
+    system: Annotated[str, typer.Option(help="system prompt of every row")] = "",
+    templates: Annotated[Path | None, typer.Option(help="folder with your own pairs.txt or judge.txt")] = None,
+    to: Annotated[str, typer.Option(help="form of the rows, as in convert")] = "messages",
+    validation: Annotated[float, typer.Option(help="share of the rows (%), by document", min=0, max=99)] = 10,
+    test: Annotated[float, typer.Option(help="share of the rows (%), by document", min=0, max=99)] = 10,
+    price: Annotated[str, typer.Option(help="what a million tokens in and out cost, such as 0.25,1.25")] = "0,0",
+    only_plan: Annotated[bool, typer.Option("--plan", help="say what it would take, and ask nothing")] = False,
+) -> None:
+    """Make questions and answers from documents: written by a teacher, kept when they are grounded, parted by document.
+
+    What the teacher has said is kept: a second start goes on where the first ended.
+    """
+    from outcrop.registry import Origin
+    from outcrop.storage import sha256_of
+    from outcrop.synthesis import Templates
+    from outcrop.workflows import synthesize as making
+
+    storage, registry, settings = installation()
+    prices = [_number(one, "--price") for one in price.split(",")]
+    if len(prices) != 2:
+        raise Invalid(f"--price {price}: expected two numbers, such as 0.25,1.25")
+    options = making.Options(
+        pairs, passages, judges=judge, with_passage=with_passage, system=system, form=to,
+        shares={"train": 100 - validation - test, "validation": validation, "test": test}, price=(prices[0], prices[1]),
+    )  # fmt: skip
+    sources = making.sources_of(documents, storage)
+    read = Templates.read(templates)
+    found = making.passages_of(sources, options)
+    plan = making.plan(found, read, options)
+    cost = f", about {plan.cost:,.2f} at that price" if plan.cost else ""
+    out.print(
+        f"{plan.documents:,} documents, {plan.passages:,} passages, {plan.requests:,} requests; about {plan.input_tokens:,} tokens in and "
+        f"{plan.output_tokens:,} out{cost}", highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    if only_plan:
+        return
+    origins = [Origin(source.uri, sha256_of(source.path), "documents") for source in sources]
+    with (
+        Progress(console=Console(stderr=True)) as progress,
+        teacher_of(teacher, endpoint, storage, registry, settings) as answers,
+    ):
+        task = progress.add_task("passages", total=len(found))
+        made = making.synthesize(
+            found,
+            folder,
+            answers,
+            read,
+            options,
+            registry,
+            origins,
+            lambda done, of: progress.update(task, completed=done),
+        )
+    for name, rows in made.parts.items():
+        out.print(f"{rows:>9,} rows: {folder / name}.jsonl", highlight=False, soft_wrap=True)
+    for reason, count in made.reasons.most_common():
+        out.print(f"{count:>9,} left out: {reason}", highlight=False, soft_wrap=True)
+    out.print(
+        f"{made.input_tokens:,} tokens in, {made.output_tokens:,} out; {folder}/rejected.jsonl has what was left out",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 """Scores of a single answer; more is better, 1.0 is best."""
 
 import json
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +10,18 @@ from typing import Any
 def exact_text(answer: str, wanted: str) -> float:
     """1.0 when the two agree apart from case and surrounding space."""
     return float(answer.strip().casefold() == wanted.strip().casefold())
+
+
+def token_f1(answer: str, wanted: str) -> float:
+    """F1 of the words that answer and reference have in common, each as often as it stands in both, without case and punctuation.
+
+    1.0 when both have no word, 0.0 when one has none (as in SQuAD's evaluation; Rajpurkar et al., 2016, articles kept).
+    """
+    given, gold = (Counter(re.findall(r"\w+", text.casefold())) for text in (answer, wanted))
+    if not given or not gold:
+        return float(given == gold)
+    common = (given & gold).total()
+    return 2 * common / (given.total() + gold.total())
 
 
 def parsed(answer: str) -> Any:
