@@ -7,7 +7,7 @@ TORCH_PAGE := https://download.pytorch.org/whl/cpu/torch/
 DATA ?= ../shared/data
 CLIENTS ?= .venv-clients
 
-.PHONY: help install demo test lint docs serve bench-banking77 bench-tatqa bench-wire bench-check bench-faq bench-train bench-serve bench-kills bench-plan bench-grouping bench-rates pebble clean
+.PHONY: help install demo test lint docs serve bench-banking77 bench-tatqa bench-wire bench-check bench-faq bench-distill bench-train bench-serve bench-kills bench-plan bench-grouping bench-rates pebble clean
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
@@ -64,6 +64,10 @@ bench-check: install
 ## make bench-faq    questions and answers made from documents, base against tuned on held-out ones (DATA=folder)
 bench-faq: install
 	$(BIN)/python -m benchmarks.faq --data $(DATA)
+
+## make bench-distill  a teacher's words against its distribution (DATA=folder)
+bench-distill: install
+	$(BIN)/python -m benchmarks.distill --data $(DATA)
 
 ## make bench-train  training against TRL and transformers (makes their environment in .venv-peers; 40 minutes)
 PEERS ?= .venv-peers

@@ -105,6 +105,10 @@ TABLE = (
         "distillationPairs", "of a distillation: when there are fewer prompts, the teacher makes up more of their kind, up to so many",
         int, None, 100, 15_000, is_derived=False,
     ),
+    Hyperparameter(
+        "distillationLoss", "of a distillation: answers learns the teacher's words; distribution learns what it would have said at each of "
+        "them, for which teacher and student must share tokenizer and template", str, "answers", choices=("answers", "distribution"),
+    ),
     Hyperparameter("seed", "of the order of rows, the adapters' start and dropout", int, 0, 0, 2**31 - 1),
 )  # fmt: skip
 BY_NAME = {option.name: option for option in TABLE}
@@ -114,7 +118,7 @@ LARGEST_BATCH = 32
 # Adapters that are pre-trained at the full rate cost the base much of what it knew; at half of it a fifth of that, for 3 % more
 # loss. All weights forget little at their full rate (docs/experiments/rates.md).
 PRE_TRAINING_EPOCHS, PRE_TRAINING_RATE = 1, 0.5
-DISTILLATION_ONLY = ("distillationPairs",)
+DISTILLATION_ONLY = ("distillationPairs", "distillationLoss")
 NEEDS_LORA = ("loraRank", "loraAlpha", "loraDropout")
 
 
@@ -135,6 +139,8 @@ def read(given: Mapping[str, str], num_parameters: int, customization: str = "FI
     misplaced = [name for name in DISTILLATION_ONLY if name in given]
     if misplaced and customization != "DISTILLATION":
         raise Invalid(f"hyperParameters.{misplaced[0]} is only used with customizationType DISTILLATION")
+    if customization != "DISTILLATION":
+        values["distillationLoss"] = None
     is_text = customization == "CONTINUED_PRE_TRAINING"
     if is_text and "epochCount" not in given:
         values["epochCount"] = PRE_TRAINING_EPOCHS

@@ -12,6 +12,7 @@ from outcrop.errors import Conflict, Invalid, NotFound, Unsupported
 from outcrop.jobs import Job, Phase
 from outcrop.logs import read_filter
 from outcrop.names import short_id
+from outcrop.registry import Weights
 
 Request = dict[str, Any]
 
@@ -57,6 +58,8 @@ def _create(request: Request, call: Call) -> str:
     base = registry.base(parent.base if parent else request["baseModelIdentifier"])
     options = hyperparameters.read(given, base.num_parameters, customization)
     distillation = _distillation(request, customization, options, call)
+    if options["distillationLoss"] == "distribution":
+        _check_same_tokens(registry.weights(parent.arn if parent else base.id), distillation, call)
     name, model_name = request["jobName"], request["customModelName"]
     if registry.custom.named(model_name) is not None or model_name in names_to_come(call):
         raise Conflict(f"There is already a custom model named {model_name}; choose another customModelName")
@@ -113,7 +116,8 @@ def _distillation(request: Request, customization: str, options: hyperparameters
     if config is None:
         raise Invalid("customizationConfig.distillationConfig.teacherModelConfig is missing; it names the teacher")
     teacher = config["teacherModelConfig"]["teacherModelIdentifier"]
-    if call.service.serving.target(teacher).pooling is not None:
+    target = call.service.serving.target(teacher)
+    if target.pooling is not None:
         raise Invalid(f"{teacher} is an embedding model; it cannot teach")
     if logs is not None:
         read_filter(
@@ -121,12 +125,23 @@ def _distillation(request: Request, customization: str, options: hyperparameters
         )
     return {
         "teacher": teacher,
+        "teacher_model": target.weights.model_id,
         "max_tokens": config["teacherModelConfig"].get("maxResponseLengthForInference"),
         "logs_uri": logs["invocationLogSource"]["s3Uri"] if logs else "",
         "uses_answers": bool(logs and logs.get("usePromptResponse")),
         "filters": logs.get("requestMetadataFilters") if logs else None,
         "pairs": options["distillationPairs"],
     }
+
+
+def _check_same_tokens(student: Weights, distillation: Request | None, call: Call) -> None:
+    """Raise Invalid unless teacher and student write the same tokens."""
+    registry = call.service.registry
+    teacher = registry.weights(distillation["teacher_model"]) if distillation else student
+    if registry.check_renderer(teacher) != registry.check_renderer(student):
+        raise Invalid(
+            "hyperParameters.distillationLoss distribution: teacher and student have different tokenizers or templates; use answers"
+        )
 
 
 def _base_arn(base: str, call: Call) -> str:

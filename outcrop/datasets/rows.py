@@ -5,6 +5,7 @@ import json
 import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +16,52 @@ HASHED_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
+class Targets:
+    """What is to be learned at each answer token of some rows, in their order, in the place of the token itself.
+
+    tokens   int32 [A, K]    tokens
+    weights  float32 [A, K]  how much of each; a place's add up to 1
+    """
+
+    tokens: np.ndarray
+    weights: np.ndarray
+
+    def write(self, path: Path) -> None:
+        """Lay them down, whole or not at all."""
+        unfinished = path.with_name(path.name + ".unfinished")
+        with unfinished.open("wb") as file:
+            file.write(json.dumps({"places": len(self.tokens), "kept": self.tokens.shape[1]}).encode() + b"\n")
+            for part, kind in ((self.tokens, "<i4"), (self.weights, "<f4")):
+                file.write(np.ascontiguousarray(part).astype(kind, copy=False).data)
+        unfinished.rename(path)
+
+    @classmethod
+    def read(cls, path: Path) -> "Targets":
+        """From a file; the arrays are mapped, not loaded."""
+        with path.open("rb") as file:
+            sizes = json.loads(file.readline())
+            offset = file.tell()
+        shape = (sizes["places"], sizes["kept"])
+        raw = np.memmap(path, mode="r", offset=offset)
+        size = 4 * shape[0] * shape[1]
+        return cls(raw[:size].view("<i4").reshape(shape), raw[size : 2 * size].view("<f4").reshape(shape))
+
+
+@dataclass(frozen=True)
 class Rows:
     """Rows laid end to end.
 
     tokens     int32 [T]    token ids
     is_answer  bool  [T]    what is learned
     starts     int64 [N+1]  where each row begins; the last entry is T
+
+    With `targets` these are learned instead of the answer tokens.
     """
 
     tokens: np.ndarray
     is_answer: np.ndarray
     starts: np.ndarray
+    targets: Targets | None = None
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -42,6 +78,12 @@ class Rows:
         """A row's tokens and mask."""
         span = slice(self.starts[row], self.starts[row + 1])
         return self.tokens[span], self.is_answer[span]
+
+    @cached_property
+    def answer_starts(self) -> np.ndarray:
+        """int64 [N+1]: how many answer tokens come before each row."""
+        counts = np.add.reduceat(self.is_answer.astype(np.int64), self.starts[:-1])
+        return np.concatenate([[0], np.cumsum(counts)])
 
     def release(self) -> None:
         """Give back the memory of the pages that were read, if the rows are a mapped file; they are read again when needed."""

@@ -27,7 +27,7 @@ class Microbatch:
     places_U      int64 [U]     places in T whose next token is learned, rising
     pair_rows_S   int64 [S]     index into U: several rows may learn different tokens at one place
     targets_S     int64 [S]     the tokens learned there
-    counts_S      float32 [S]   by how many rows
+    counts_S      float32 [S]   by how many rows, or by what share of one
     """
 
     tokens_1T: torch.Tensor
@@ -48,7 +48,7 @@ class Microbatch:
         return cls(
             torch.from_numpy(forest.tokens)[None], torch.from_numpy(forest.positions)[None],
             TreeAttention(forest.nodes, len(forest.tokens)), torch.from_numpy(places), torch.from_numpy(pair_rows),
-            torch.from_numpy(forest.targets), torch.from_numpy(forest.counts), int(forest.counts.sum()), forest.num_rows,
+            torch.from_numpy(forest.targets), torch.from_numpy(forest.counts), round(forest.counts.sum(dtype=np.float64)), forest.num_rows,
         )  # fmt: skip
 
     def to(self, device: torch.device) -> "Microbatch":

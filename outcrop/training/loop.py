@@ -5,6 +5,7 @@ import os
 import resource
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 
@@ -13,18 +14,19 @@ import numpy as np
 import torch
 
 from outcrop import arithmetic
-from outcrop.datasets.rows import Rows
+from outcrop.datasets.rows import Rows, Targets
 from outcrop.errors import Invalid
 from outcrop.training.batches import Microbatch, cut_among
 from outcrop.training.checkpoints import Checkpoints
 from outcrop.training.group import Group
 from outcrop.training.lora import load_adapters
 from outcrop.training.model import Trainee
-from outcrop.training.plan import PROGRESS, Evaluated, Plan, Probe, Progress, Result, Settings, StepDone
+from outcrop.training.plan import PROGRESS, TARGETS, Evaluated, Plan, Probe, Progress, Result, Settings, StepDone
 from outcrop.training.rehearsal import rehearse
 from outcrop.training.sampling import Sampler
 from outcrop.training.state import State, StateKeeper
 from outcrop.training.step import evaluate, step
+from outcrop.training.teacher import write_targets
 
 NUM_PROBES, PROBE_TOKENS = 3, 32
 
@@ -58,6 +60,8 @@ class Run:
             *(("validation", rows) for rows in (*self.validation, *self.general)),
         ):
             check_learned(rows, name)
+        if self.plan.teacher is not None:
+            self.train = replace(self.train, targets=self._ask_teacher(self.plan.teacher))
         longest = max(rows.longest() for rows in (self.train, *self.validation, *self.general))
         device = f"cuda:{group.rank % torch.cuda.device_count()}" if self.plan.device == "cuda" else self.plan.device
         self.trainee = Trainee(Path(self.plan.base), settings, longest, group, device)
@@ -75,6 +79,15 @@ class Run:
         self.keeper = StateKeeper(directory, self._key(), self.trainee.flat, self.optimizer)
         self.state = State(microbatch_tokens=settings.microbatch_tokens, products=group.heed(self.trainee.products()))
         arithmetic.use(self.state.products)
+
+    def _ask_teacher(self, teacher: str) -> Targets:
+        """The teacher's targets, asked for once; several processes wait for the first."""
+        path = self._directory / TARGETS
+        if self.group.is_first and not path.is_file():
+            adapter = self.plan.teacher_adapter
+            write_targets(self.train, Path(teacher), Path(adapter) if adapter else None, path)
+        self.group.heed(True)
+        return Targets.read(path)
 
     def to_the_end(self, should_stop: Callable[[], bool]) -> Result:
         """Every step that is left."""

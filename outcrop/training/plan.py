@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 PLAN, PROGRESS, RESULT, STOP, MEETING = "plan.json", "progress.jsonl", "result.json", "stop", "meeting"
+TARGETS = "train.targets"
 # Beside the weights of a checkpoint.
 PROBES = "outcrop_probes.json"
 
@@ -59,6 +60,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Rows whose loss is watched for forgetting, before the first step and at every evaluation; it decides nothing."""
     start_adapter: str | None = None
     """A folder of adapters to go on from (tuning a tuned model again); method lora only."""
+    teacher: str | None = None
+    """A teacher's folder: what is learned is its distribution at each answer token, which the run first asks for."""
+    teacher_adapter: str | None = None
     threads: int = 0
     """0: as many as the process may use. A run that is to be bit-equal to another needs the same number."""
     processes: int = 1

@@ -43,7 +43,7 @@ class Forest:
     positions  int64 [T]    as in the row by itself
     sources    int64 [S]    places in T whose next token is learned, in rising order
     targets    int64 [S]    those next tokens
-    counts     float32 [S]  how many of the rows learn that token at that place
+    counts     float32 [S]  how many of the rows learn that token at that place; shares of rows where rows have targets
     """
 
     tokens: np.ndarray
@@ -68,6 +68,7 @@ class _Planting:
         self._tokens: list[np.ndarray] = []
         self._positions: list[np.ndarray] = []
         self._pairs: list[np.ndarray] = []  # [2, n]: places and their next tokens
+        self._weights: list[np.ndarray] = []  # [n]: how much of each is learned
         self._nodes: list[Node] = []
         self._size = 0
 
@@ -77,7 +78,8 @@ class _Planting:
         else:
             for row in order:
                 self._grow([row], np.zeros(1, np.int64), 0, np.zeros(0, np.int64))
-        pairs, counts = np.unique(np.concatenate(self._pairs, 1), axis=1, return_counts=True)
+        pairs, inverse = np.unique(np.concatenate(self._pairs, 1), axis=1, return_inverse=True)
+        counts = np.bincount(inverse.reshape(-1), np.concatenate(self._weights), pairs.shape[1])
         return Forest(
             np.concatenate(self._tokens), np.concatenate(self._positions), self._nodes,
             pairs[0], pairs[1], counts.astype(np.float32), len(order),
@@ -104,10 +106,18 @@ class _Planting:
                 self._nodes[node] = Node(begin, begin + len(segment), depth, self._size)
 
     def _learn(self, row: int, depth: int, length: int, path: np.ndarray) -> None:
-        """Note the row's learned tokens that follow positions depth to length - 1."""
+        """Note what the row learns after positions depth to length - 1."""
         tokens, is_answer = self._rows.row(row)
         learned = np.flatnonzero(is_answer[depth + 1 : length + 1]) + depth
-        self._pairs.append(np.stack([path[learned], tokens[learned + 1].astype(np.int64)]))
+        targets = self._rows.targets
+        if targets is None:
+            self._pairs.append(np.stack([path[learned], tokens[learned + 1].astype(np.int64)]))
+            self._weights.append(np.ones(len(learned)))
+            return
+        answers = self._rows.answer_starts[row] + np.cumsum(is_answer)[learned + 1] - 1
+        wanted, weights = targets.tokens[answers].astype(np.int64), targets.weights[answers]
+        self._pairs.append(np.stack([np.repeat(path[learned], wanted.shape[1]), wanted.reshape(-1)]))
+        self._weights.append(weights.reshape(-1).astype(np.float64))
 
 
 def branches(shared: np.ndarray, depth: int) -> Iterator[tuple[int, int, int]]:

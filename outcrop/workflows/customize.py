@@ -174,7 +174,7 @@ class Customize:
                 "steps": result.step, "tokens": result.tokens, "seconds": round(result.seconds, 1),
                 "stopped_early": result.stopped_early, "status": result.status,
                 "general_losses": result.general_losses, "base_sha256": prepared.base_sha256,
-                "request": {name: request[name] for name in ("hyperParameters", "base_model", "context", "num_parameters")},
+                "request": {name: request.get(name) for name in ("hyperParameters", "base_model", "context", "num_parameters", "distillation")},
                 "software": _software(run), **({"distillation": prepared.made_by} if prepared.made_by else {}),
             },
         )  # fmt: skip
@@ -190,7 +190,7 @@ class Customize:
     def _clear(run: Path) -> None:
         """Remove what only the run needed: rows, state, and checkpoints, which are in the output folder."""
         shutil.rmtree(run / "checkpoints", ignore_errors=True)
-        for path in (*run.glob("*.rows"), *run.glob("state.*"), run / PREPARED):
+        for path in (*run.glob("*.rows"), *run.glob("*.targets"), *run.glob("state.*"), run / PREPARED):
             path.unlink(missing_ok=True)
 
 

@@ -134,11 +134,22 @@ class Preparation:
         options = {**options, "maxTokens": longest, "batchSize": hyperparameters.batch_size(options, len(rows))}
         plan = msgspec.structs.replace(
             self.plan(request, options, names), rehearses_only=rehearses_only,
-            general_rows="general.rows" if checked.general is not None else None,
+            general_rows="general.rows" if checked.general is not None else None, **self._teacher(request, options, renderer),
         )  # fmt: skip
         plan.write(run)
         warmup = plan.settings.warmup(steps_of(plan, rows))
         return Laid(plan, rows, hyperparameters.as_text({**options, "learningRateWarmupSteps": warmup}))
+
+    def _teacher(self, request: dict[str, Any], options: Options, renderer: Renderer) -> dict[str, Any]:
+        """Who is asked for distributions, if anybody is. Raises Invalid for a teacher that writes other tokens."""
+        if options["distillationLoss"] != "distribution":
+            return {}
+        weights = self.registry.weights(request["distillation"]["teacher_model"])
+        if self.registry.check_renderer(weights) != renderer.hash:
+            raise Invalid(
+                "hyperParameters.distillationLoss distribution: teacher and student have different tokenizers or templates; use answers"
+            )
+        return {"teacher": str(weights.folder), "teacher_adapter": str(weights.adapter) if weights.adapter else None}
 
     def plan(self, request: dict[str, Any], options: Options, validation_rows: list[str]) -> Plan:
         """The training plan of a request. Raises Invalid for options that do not go with its base."""
