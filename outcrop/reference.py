@@ -298,6 +298,56 @@ def check() -> str:
     )
 
 
+def faq() -> str:
+    """What tuning on made pairs does."""
+    measured = _result("faq")
+    if not measured:
+        return "`make bench-faq` measures it.\n"
+    base, tuned, change = (_interval(measured["F1"][arm]) for arm in ("base", "tuned", "difference"))
+    tokens = [measured["output tokens"][arm][0] for arm in ("base", "tuned")]
+    return (
+        f"The 18F handbook, teacher {measured['teacher']}: {measured['pairs']:,} grounded pairs, {measured['rejected']:,} passages or pairs "
+        f"left out. The starter model tuned on {measured['rows']:,} of them, passage and question given, asked about {measured['held_out']:,} of "
+        f"documents that it has not seen: token F1 {base} before, {tuned} after (difference {change}), output tokens {tokens[0]:.0f} -> "
+        f"{tokens[1]:.0f} (`make bench-faq`, {measured['machine']}).\n"
+    )
+
+
+def distill() -> str:
+    """A teacher's words against its distribution."""
+    measured = _result("distill")
+    if not measured:
+        return "`make bench-distill` measures it.\n"
+    lines = ["| student learns | accuracy | agrees with the teacher |", "|---|---|---|"]
+    for name, what in (("answers", "the teacher's answers"), ("distribution", "its distribution")):
+        lines.append(f"| {what} | {_interval(measured[name]['accuracy'])} | {_interval(measured[name]['agreement'])} |")
+    lines.append(
+        f"| difference, paired | {_interval(measured['accuracy_difference'])} | {_interval(measured['agreement_difference'])} |"
+    )
+    return "\n".join(lines) + (
+        f"\n\nbanking77, {measured['prompts']:,} prompts without labels, {measured['held_out']:,} held-out rows, {measured['seeds']} seeds; the teacher, "
+        f"tuned on labels, has {_interval(measured['teacher']['accuracy'])} (`make bench-distill`, {measured['machine']}).\n"
+    )
+
+
+def logs() -> str:
+    """What logging costs."""
+    measured = _result("logs")
+    if not measured:
+        return "`make bench-logs` measures it.\n"
+    return (
+        f"At full load ({measured['clients']} clients, answers of {measured['answer']} tokens, {measured['rounds']} rounds with and without in turns) "
+        f"logging costs {_interval(measured['cost'])} of the throughput; {measured['records']:,} of {measured['calls']:,} acknowledged calls have their "
+        f"record, once (`make bench-logs`, {measured['machine']}).\n"
+    )
+
+
+def _interval(measured: list[float]) -> str:
+    """A mean with its interval, in per cent."""
+    mean, low, high = measured
+    return f"{mean:.1%} [{low:.1%}, {high:.1%}]"
+
+
 def _first_line(text: str | None) -> str:
     return (text or "").strip().partition("\n")[0]
 
@@ -306,6 +356,8 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/operations.md": {"operations": operations},
     "docs/hyperparameters.md": {"hyperparameters": hyperparameters.markdown},
     "docs/data.md": {"kinds": kinds.markdown, "check": check},
+    "docs/synthesis.md": {"faq": faq, "distill": distill},
+    "docs/logs.md": {"logs": logs},
     "docs/settings.md": {"settings": settings.markdown},
     "docs/training.md": {"training": training},
     "docs/serving.md": {"serving": serving},

@@ -19,6 +19,7 @@ from rich.text import Text
 from outcrop.cli.installation import installation, named, out, service
 from outcrop.datasets.kinds import FAILS, HURTS, KINDS, LOOK
 from outcrop.errors import Invalid
+from outcrop.registry.base_models import PEBBLE_ID
 from outcrop.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Training data: check, show, convert, make.")
@@ -109,7 +110,7 @@ def _print(found: Any, shown: int) -> None:
 @app.command()
 def describe(
     file: Annotated[str, typer.Argument(help="training file: s3://bucket/key, or a path")],
-    base: Annotated[str, typer.Option(help="base model whose tokens count")],
+    base: Annotated[str, typer.Option(help="base model whose tokens count")] = PEBBLE_ID,
     text: Annotated[bool, typer.Option("--text", help="continued pre-training")] = False,
     html: Annotated[Path | None, typer.Option(help="write a page with histograms, findings and masks here")] = None,
     row: Annotated[
@@ -159,7 +160,7 @@ def describe(
 @app.command()
 def show(
     file: Annotated[str, typer.Argument(help="training file: s3://bucket/key, or a path")],
-    base: Annotated[str, typer.Option(help="base model that sees it")],
+    base: Annotated[str, typer.Option(help="base model that sees it")] = PEBBLE_ID,
     row: Annotated[int, typer.Option(help="the line on which the row begins", min=1)] = 1,
     text: Annotated[bool, typer.Option("--text", help="continued pre-training")] = False,
     ids: Annotated[bool, typer.Option("--ids", help="a token a line, with its number")] = False,

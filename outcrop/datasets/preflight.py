@@ -127,7 +127,7 @@ def preflight(
 
     `limits` are the training file's and the others'. `family` adds what AWS would refuse of that family's files. Without
     `compares` rows are not held against each other. Raises Invalid for a family that is not known, and for a file with more
-    rows or bytes than its limit, which is not read to its end.
+    bytes than its limit, which is not read.
     """
     rules = _rules(family)
     for number, source in enumerate(files.all):
@@ -152,7 +152,7 @@ def preflight(
                 )
             )  # fmt: skip
             parts = _scan_all(stretches)
-            whole = _merge(parts, stretches, folders, found, report, limit.most)
+            whole = _merge(parts, stretches, folders, found, report)
             report.sha256 = sha256_of(source.path)
             _count(report, whole, limit, found)
             scanned.append(whole)
@@ -239,7 +239,6 @@ def _merge(
     folders: list[tuple[int, Path, int]],
     found: Preflight,
     report: Report,
-    most: int,
 ) -> Scanned:
     """The stretches of a file as one; lines are counted from the file's first one."""
     whole = Scanned()
@@ -261,27 +260,23 @@ def _merge(
         whole.may_have_systems |= part.may_have_systems
         whole.lines += part.lines
         whole.rows += part.rows
-        if whole.rows > most:
-            raise Invalid(
-                f"{report.source.uri}: there are more than {most:,} rows; split the file, or raise the limit in the settings"
-            )
     found.counts += whole.counts
     report.rows, report.num_problems = whole.rows, whole.failing
     return whole
 
 
 def _count(report: Report, whole: Scanned, limit: Limits, found: Preflight) -> None:
-    """Too few rows are a problem of the file, not of a line."""
-    if whole.rows >= max(1, limit.fewest) or report.num_problems:
-        return
+    """Too few rows, or too many, are a problem of the file, not of a line."""
     needed = f"at least {limit.fewest} row{'s' * (limit.fewest != 1)}"
-    message = (
-        f"the file is empty; it must hold {needed}"
-        if whole.rows == 0
-        else f"there {'is' if whole.rows == 1 else 'are'} {whole.rows} row{'s' * (whole.rows != 1)}; at least {limit.fewest} are needed"
-    )
-    file = len(found.reports)
-    problem = Problem(0, "", message, kind="count", file=file)
+    if whole.rows > limit.most:
+        message = f"there are {whole.rows:,} rows; at most {limit.most:,} are allowed; split the file, or raise the limit in the settings"
+    elif report.num_problems or whole.rows >= max(1, limit.fewest):
+        return
+    elif whole.rows == 0:
+        message = f"the file is empty; it must hold {needed}"
+    else:
+        message = f"there {'is' if whole.rows == 1 else 'are'} {whole.rows} row{'s' * (whole.rows != 1)}; at least {limit.fewest} are needed"
+    problem = Problem(0, "", message, kind="count", file=len(found.reports))
     report.add(problem)
     found.add(problem)
 

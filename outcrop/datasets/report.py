@@ -26,7 +26,7 @@ class Report:
     def add(self, problem: Problem) -> None:
         """Count a problem, and keep it while there is room."""
         self.num_problems += 1
-        self.keep(problem)
+        self.problems.insert(0, problem) if not problem.line else self.keep(problem)
 
     def keep(self, problem: Problem) -> None:
         """Keep a problem that is counted elsewhere, while there is room."""
@@ -40,8 +40,9 @@ class Report:
 
     def refusal(self, share: int = 1) -> str:
         """All problems in one message; `share` files share Bedrock's failureMessage."""
-        if self.problems and not self.problems[0].line:
-            return f"{self.source.uri}: {self.problems[0].message}"
+        whole = [problem for problem in self.problems if not problem.line]
+        if whole and len(whole) == self.num_problems:  # nothing is wrong but with the file as a whole
+            return f"{self.source.uri}: {' '.join(problem.message for problem in whole)}"
         head = f"{self.source.uri}: {self.num_problems} problem{'s' if self.num_problems != 1 else ''} in {self.rows} rows. "
         text = head
         for shown, problem in enumerate(self.problems):

@@ -93,7 +93,7 @@ def test_an_empty_file_and_too_few_and_too_many_rows_are_refused(tmp_path: Path)
         check(tmp_path)
     with pytest.raises(Invalid, match="there is 1 row; at least 8 are needed"):
         check(tmp_path, GOOD, fewest=8)
-    with pytest.raises(Invalid, match="more than 2 rows"):
+    with pytest.raises(Invalid, match="there are 3 rows; at most 2 are allowed"):
         check(tmp_path, GOOD, GOOD, GOOD, most=2)
 
 
