@@ -24,8 +24,8 @@ CLIENTS, ANSWER = 16, 16
 def main() -> None:
     """Run it and write benchmarks/results/logs.json."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=24)
-    parser.add_argument("--calls", type=int, default=600)
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--calls", type=int, default=400)
     chosen = parser.parse_args()
     acknowledged: list[str] = []
     rates: dict[bool, list[float]] = {True: [], False: []}

@@ -23,6 +23,8 @@ log = logging.getLogger("outcrop.logs")
 MOST_BODY_BYTES = 100_000
 FOLDER = "AWSLogs/{account}/BedrockModelInvocationLogs/{region}/{hour}/"
 CHECKED_EVERY_S = 0.5
+# zlib works beside the interpreter on pieces of this size, at its quickest: what is saved goes to the answers.
+PACKED, PACKED_AT_ONCE = 1, 1 << 18
 # A bucket that is gone is asked for again after this.
 TRIED_AGAIN_S = 10.0
 
@@ -128,6 +130,7 @@ class Logs:
         delivered twice, because a process died in between, leaves its records once."""
         packed: dict[tuple[str, str], gzip.GzipFile] = {}
         parts: dict[tuple[str, str], Path] = {}
+        waiting: dict[tuple[str, str], bytearray] = {}
         stamp, _, name = path.stem.partition("-")
         moment = datetime.fromtimestamp(int(stamp) / 1e9, tz=now().tzinfo)
         try:
@@ -135,13 +138,16 @@ class Logs:
                 place = (region, hour)
                 if place not in packed:
                     parts[place] = self._storage.receiving / f"logs-{len(parts)}-{path.stem}"
-                    packed[place] = gzip.GzipFile(parts[place], "wb", compresslevel=6, mtime=0)
+                    packed[place] = gzip.GzipFile(parts[place], "wb", compresslevel=PACKED, mtime=0)
+                    waiting[place] = bytearray()
                 folder = self._folder(head, region, hour)
-                packed[place].write(
-                    self._apart(head, folder, line) if len(line) > MOST_BODY_BYTES else line,
-                )
-                packed[place].write(b"\n")
+                waiting[place] += self._apart(head, folder, line) if len(line) > MOST_BODY_BYTES else line
+                waiting[place] += b"\n"
+                if len(waiting[place]) > PACKED_AT_ONCE:
+                    packed[place].write(waiting[place])
+                    waiting[place].clear()
             for place, file in packed.items():
+                file.write(waiting[place])
                 file.close()
                 key = f"{self._folder(head, *place)}{moment:%Y%m%dT%H%M%S}{moment.microsecond // 1000:03d}Z_{name}.json.gz"
                 with parts[place].open("rb") as finished:
