@@ -48,6 +48,7 @@ def check(
     family: Annotated[
         str, typer.Option(help="also say what AWS would refuse of this family's data, such as nova")
     ] = "",
+    names: Annotated[bool, typer.Option("--names", help="look for names of people, too (needs the pii extra)")] = False,
     fix: Annotated[Path | None, typer.Option(help="write a repaired copy here, and its log beside it")] = None,
     shown: Annotated[int, typer.Option(help="findings of each kind to show", min=1)] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object with every finding")] = False,
@@ -57,6 +58,7 @@ def check(
     Exit status 1 when a job on it would fail.
     """
     from outcrop.api import data_checks
+    from outcrop.datasets.names import names as names_in
     from outcrop.datasets.repair import repair
     from outcrop.datasets.scan import KEPT
 
@@ -68,6 +70,10 @@ def check(
     opened = service()
     files = data_checks.check_files(file, validation or [], evaluation or [], opened)
     found = data_checks.check(files, asked, opened, kept=KEPT if fix is None else sys.maxsize)
+    if names:
+        for number, report in enumerate(found.reports):
+            for problem in names_in(report, number) if not report.num_problems else ():
+                found.add(problem)
     changes = repair(found, fix, fix.with_name(f"{fix.name}.changes.jsonl")) if fix is not None else None
     if as_json:
         print(json.dumps(found.described()))

@@ -47,6 +47,7 @@ KINDS = {
         Kind("label-balance", LOOK, "few labels with very different numbers of rows", "add rows of the rare ones, or accept that they will be missed"),
         Kind("secret-example", LOOK, "a key that documentation gives as an example", "see that it is one"),
         Kind("contact", LOOK, "an e-mail address or a telephone number", "remove or mask it, if it is a person's"),
+        Kind("name", LOOK, "a name, a place or a paper of a person (`--names`, by presidio)", "remove or mask it, if it is a real person's"),
         Kind("language", LOOK, "rows in another language than the others, or answers in another than their prompts", "see that it is meant"),
         Kind("other-schema", LOOK, "a schemaVersion of one's own: Nova takes any, Llama and distillation take bedrock-conversation-2024 alone", "write bedrock-conversation-2024"),
         Kind("system-prompt", LOOK, "some rows have a system prompt and others none, or none has one", "train with the system prompt that will be used"),
