@@ -92,6 +92,21 @@ def figures() -> str:
         lines.append(
             f"| server ready; memory without engines | {wire['ready_s']:.1f} s; {wire['held_mb']} MB | `make bench-wire` |"
         )
+    checked, logged, made = (_result(name) for name in ("check", "logs", "faq"))
+    if checked:
+        lines.append(
+            f"| {checked['gigabytes']:.0f} GB of training data checked; memory; planted faults found | {checked['seconds']:.0f} s; "
+            f"{checked['peak_mb']} MB; {checked['found']} of {checked['planted']} ([more](docs/data.md#the-check)) | `make bench-check` |"
+        )
+    if logged:
+        lines.append(
+            f"| what the invocation log takes of the throughput at full load | {_interval(logged['cost'])} | `make bench-logs` |"
+        )
+    if made:
+        lines.append(
+            f"| F1 on held-out documents, base and tuned on pairs made from others ([more](docs/synthesis.md#from-documents)) | "
+            f"{_arms(made['F1'], '.1%')} | `make bench-faq` |"
+        )
     if banking:
         lines.append(
             f"| banking77 accuracy, base and tuned, {banking['training_s']:.0f} s of training | {_arms(banking['accuracy'], '.1%')} | `make bench-banking77` |"
@@ -102,7 +117,7 @@ def figures() -> str:
         )
         lines.append(f"| TAT-QA dev F1 | {_arms(tatqa['F1'], '.1%')} | `make bench-tatqa` |")
         lines.append(f"| TAT-QA dev output tokens | {_arms(tatqa['output tokens'], '.1f')} | `make bench-tatqa` |")
-    machines = {result["machine"] for result in (wire, banking, tatqa, train, serve) if result}
+    machines = {result["machine"] for result in (wire, banking, tatqa, train, serve, checked, logged, made) if result}
     lines += (
         ["", f"Accuracies with the starter model, 95 % intervals in brackets. On {'; '.join(sorted(machines))}."]
         if machines
@@ -337,7 +352,7 @@ def logs() -> str:
         return "`make bench-logs` measures it.\n"
     return (
         f"At full load ({measured['clients']} clients, answers of {measured['answer']} tokens, {measured['rounds']} rounds with and without in turns) "
-        f"logging costs {_interval(measured['cost'])} of the throughput; {measured['records']:,} of {measured['calls']:,} acknowledged calls have their "
+        f"logging costs {_interval(measured['cost'])} of the throughput (95 % interval); {measured['records']:,} of {measured['calls']:,} acknowledged calls have their "
         f"record, once (`make bench-logs`, {measured['machine']}).\n"
     )
 
