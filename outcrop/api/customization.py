@@ -42,7 +42,7 @@ def _create(request: Request, call: Call) -> str:
         raise Unsupported("customModelKmsKeyId: Outcrop does not encrypt models with KMS keys; leave it out")
     training = request["trainingDataConfig"]
     if bool(training.get("s3Uri")) == bool(training.get("invocationLogsConfig")):
-        raise Invalid("trainingDataConfig must have either s3Uri or invocationLogsConfig")
+        raise Invalid("trainingDataConfig must have s3Uri or, for a distillation, invocationLogsConfig; one of them")
     training_uri = training.get("s3Uri") or ""
     validators = (request.get("validationDataConfig") or {}).get("validators") or []
     given = request.get("hyperParameters") or {}

@@ -76,7 +76,8 @@ def check(
     is_text, settings = asked.customizationType == "CONTINUED_PRE_TRAINING", service.settings
     base, wrong = None, ""
     if asked.baseModelIdentifier:
-        model = service.registry.base(asked.baseModelIdentifier)
+        parent = service.registry.find_custom(asked.baseModelIdentifier)
+        model = service.registry.base(parent.base if parent else asked.baseModelIdentifier)
         most_tokens = model.context
         try:
             options = hyperparameters.read(asked.hyperParameters, model.num_parameters, asked.customizationType)

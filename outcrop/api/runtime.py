@@ -79,12 +79,11 @@ def invoke_model_with_response_stream(request: Request, call: Call) -> Request:
 
 
 def _logged_native(request: Request, call: Call, operation: str) -> AbstractContextManager[Answered]:
-    data = request.get("body", b"")
     try:
-        body: Any = msgspec.Raw(data) if msgspec.json.decode(data) is not None else None
+        body = msgspec.json.decode(request.get("body", b""))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         body = None  # it will be refused
-    kind = "embedding" if b'"inputText"' in data or b'"texts"' in data else "text"
+    kind = "embedding" if invocation.makes_vectors(_invocation(call), request["modelId"]) else "text"
     return logged(call, operation, request["modelId"], body, request.get("requestMetadata"), kind)
 
 

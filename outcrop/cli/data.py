@@ -72,14 +72,18 @@ def check(
     found = data_checks.check(files, asked, opened, kept=KEPT if fix is None else sys.maxsize)
     if names:
         for number, report in enumerate(found.reports):
-            for problem in names_in(report, number) if not report.num_problems else ():
+            if report.num_problems:
+                raise Invalid(
+                    f"{report.source.uri}: names are looked for in files that a job would take; mend this one first (--fix)"
+                )
+            for problem in names_in(report, number):
                 found.add(problem)
-    changes = repair(found, fix, fix.with_name(f"{fix.name}.changes.jsonl")) if fix is not None else None
     if as_json:
-        print(json.dumps(found.described()))
+        print(json.dumps(found.described()), flush=True)
     else:
         _print(found, shown)
-    if changes is not None and fix is not None:
+    if fix is not None:
+        changes = repair(found, fix, fix.with_name(f"{fix.name}.changes.jsonl"))
         _remember(
             fix,
             changes.kept + changes.mended,
@@ -341,6 +345,8 @@ def _remember(
 
     _, registry, _ = installation()
     origins = [Origin(source.uri, sha256_of(source.path)) for source in sources]
+    if sha256_of(target) in [origin.sha256 for origin in origins]:
+        return  # nothing was changed, or a file was written over: what is known of it stays
     registry.keep_data_set(
         DataSet(
             id=sha256_of(target), uri=str(target.absolute()), rows=rows, made_by=made_by, made_at=now(), origins=origins,

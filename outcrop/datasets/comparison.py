@@ -5,6 +5,7 @@ It works on what `scan` kept of each row, a column at a time; the few rows that 
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,6 +33,8 @@ def compare(columns: Columns, paths: list[Path], forms: list[str]) -> Iterator[P
     if not len(prompts):
         return
     told = np.zeros(len(prompts), bool)
+    if files[-1]:  # there are held-out rows
+        yield from _leaks(columns.read("turns"), lines, files, told)
     yield from _same(prompts, answers, lines, files, told)
     pairs, is_whole = _candidates(columns, answers, prompts, told)
     yield from _near(columns, pairs, paths, forms, lines, files)
@@ -40,38 +43,51 @@ def compare(columns: Columns, paths: list[Path], forms: list[str]) -> Iterator[P
         yield Problem(0, "", message, kind="not-compared")
 
 
+def _leaks(turns: np.ndarray, lines: np.ndarray, files: np.ndarray, told: np.ndarray) -> Iterator[Problem]:
+    """Held-out rows whose prompt a training row has, system prompts apart: evaluation's form has no place for them. One problem for
+    each training row. Marks held-out rows in `told`."""
+    trained = np.flatnonzero(files == 0)
+    trained = trained[np.argsort(turns[trained], kind="stable")]
+    held_out = np.flatnonzero(files > 0)
+    begins = np.searchsorted(turns[trained], turns[held_out])
+    ends = np.searchsorted(turns[trained], turns[held_out], "right")
+    for index, begin, end in zip(held_out.tolist(), begins.tolist(), ends.tolist(), strict=True):
+        told[index] = end > begin
+        for other in trained[begin:end].tolist():
+            message = f"has the prompt of the training file's line {lines[other]}"
+            yield Problem(
+                int(lines[index]), "", message, kind="leakage", file=int(files[index]), other=(0, int(lines[other]))
+            )
+
+
 def _same(
     prompts: np.ndarray, answers: np.ndarray, lines: np.ndarray, files: np.ndarray, told: np.ndarray
 ) -> Iterator[Problem]:
-    """Rows whose prompt another row has, too; marks in `told` those that are about to be named as duplicates or leaks."""
-    order = np.lexsort((np.arange(len(prompts)), prompts))
-    ordered = prompts[order]
-    begins = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    ends = np.concatenate([begins[1:], [len(ordered)]])
+    """Rows whose prompt another row of their file has, too; marks in `told` those that are named as duplicates."""
+    order = np.lexsort((np.arange(len(prompts)), prompts, files))
+    apart = (prompts[order][1:] != prompts[order][:-1]) | (files[order][1:] != files[order][:-1])
+    begins = np.flatnonzero(np.concatenate([[True], apart]))
+    ends = np.concatenate([begins[1:], [len(order)]])
     for begin, end in zip(begins[ends - begins > 1], ends[ends - begins > 1], strict=True):
-        group = order[begin:end]
-        first_of: dict[int, int] = {}
-        firsts: dict[int, int] = {}
-        for index in group.tolist():
-            file, line = int(files[index]), int(lines[index])
-            if file and files[group[0]] == 0 and firsts.get(0) is not None:
+        group = order[begin:end].tolist()
+        first = {int(answers[group[0]]): group[0]}
+        for index in group[1:]:
+            file, line, answer = int(files[index]), int(lines[index]), int(answers[index])
+            same = first.get(answer)
+            if same is not None:
                 told[index] = True
-                other = firsts[0]
-                message = f"has the prompt of the training file's line {lines[other]}"
-                yield Problem(line, "", message, kind="leakage", file=file, other=(0, int(lines[other])))
-                continue
-            answer = int(answers[index])
-            same = first_of.get(answer)
-            if same is not None and files[same] == file:
-                told[index] = True
-                message = f"is the same as line {lines[same]}"
-                yield Problem(line, "", message, kind="duplicate", file=file, other=(file, int(lines[same])))
-            elif same is None and file in firsts:
-                other = firsts[file]
-                message = f"has the prompt of line {lines[other]} and another answer"
-                yield Problem(line, "", message, kind="conflict", file=file, other=(file, int(lines[other])))
-            first_of.setdefault(answer, index)
-            firsts.setdefault(file, index)
+                yield Problem(
+                    line,
+                    "",
+                    f"is the same as line {lines[same]}",
+                    kind="duplicate",
+                    file=file,
+                    other=(file, int(lines[same])),
+                )
+            else:
+                first[answer] = index
+                message = f"has the prompt of line {lines[group[0]]} and another answer"
+                yield Problem(line, "", message, kind="conflict", file=file, other=(file, int(lines[group[0]])))
 
 
 def _candidates(
@@ -112,27 +128,33 @@ def _near(
         return
     offsets, sizes = columns.read("offset"), columns.read("size")
     opened = [path.open("rb") for path in paths]
-    texts: dict[int, tuple[str, str] | None] = {}
+    texts: dict[int, _Said | None] = {}
 
-    def text(index: int) -> tuple[str, str] | None:
+    def text(index: int) -> _Said | None:
         if index not in texts:
             if len(texts) > 20_000:
                 texts.clear()
             file = opened[files[index]]
             file.seek(int(offsets[index]))
-            texts[index] = _prompt_and_answer(file.read(int(sizes[index])), forms[files[index]])
+            texts[index] = _said(file.read(int(sizes[index])), forms[files[index]])
         return texts[index]
 
     try:
         named: set[int] = set()
         for left, right in pairs.tolist():
-            if right in named:
+            file, other = int(files[right]), int(files[left])
+            if file == other and right in named:
                 continue
             mine, yours = text(left), text(right)
-            if mine is None or yours is None or not (alike(mine[1], yours[1]) and alike(mine[0], yours[0])):
+            if (
+                mine is None
+                or yours is None
+                or not (alike(mine.answer, yours.answer) and alike(mine.turns, yours.turns))
+            ):
+                continue
+            if file == other and not alike(mine.system, yours.system):
                 continue
             named.add(right)
-            file, other = int(files[right]), int(files[left])
             if file == other:
                 message = f"is nearly the same as line {lines[left]}"
                 yield Problem(
@@ -148,9 +170,17 @@ def _near(
             one.close()
 
 
-def _prompt_and_answer(line: bytes, form: str) -> tuple[str, str] | None:
+class _Said(NamedTuple):
+    """What a row says."""
+
+    system: str
+    turns: str
+    answer: str
+
+
+def _said(line: bytes, form: str) -> _Said | None:
     content: Content | None = read_row(1, line, FORMATS[form])[0]
     if isinstance(content, Conversation):
-        prompt = "\n".join([content.system or "", *(message.text for message in content.messages[:-1])])
-        return prompt, content.messages[-1].text
-    return (content, "") if content is not None else None
+        turns = "\n".join(message.text for message in content.messages[:-1])
+        return _Said(content.system or "", turns, content.messages[-1].text)
+    return _Said("", content, "") if content is not None else None

@@ -15,7 +15,7 @@ import msgspec
 
 from outcrop.datasets.formats import BEDROCK_CHAT, CHAT, PAIRS, SCHEMA, SUPERVISED, TEXT, Content, detect, read_row
 from outcrop.datasets.kinds import FAILS, KINDS
-from outcrop.datasets.source import Source, read_lines
+from outcrop.datasets.source import MOST_LINE_BYTES, Source, read_lines
 from outcrop.errors import Invalid
 from outcrop.rendering import Conversation, Message
 
@@ -64,17 +64,32 @@ def read_any(source: Source, reading: Reading | None = None) -> Iterator[tuple[i
 
 
 def _table(source: Source, reading: Reading) -> Iterator[tuple[int, Json]]:
-    text = source.path.read_bytes().decode("utf-8-sig")
+    try:
+        text = source.path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Invalid(f"{source.uri}: is not UTF-8 at byte {error.start}; save the table as UTF-8") from None
+    csv.field_size_limit(MOST_LINE_BYTES)
     table = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if source.uri.endswith(".tsv") else ",")
     names: list[str] | None = None
-    for cells in table:
+    for cells in _cells(source, table):
         if names is None and reading.has_header:
             names = cells
             continue
         if names is None:
             names = [str(number) for number in range(1, len(cells) + 1)]
+        if len(cells) > len(names):
+            raise Invalid(
+                f"{source.uri}: line {table.line_num} has {len(cells)} cells for {len(names)} columns; quote cells that hold the delimiter"
+            )
         if any(cells):
             yield table.line_num, dict(zip(names, cells, strict=False))
+
+
+def _cells(source: Source, table: Any) -> Iterator[list[str]]:
+    try:
+        yield from table
+    except csv.Error as error:
+        raise Invalid(f"{source.uri}: line {table.line_num}: {error}") from None
 
 
 def _objects(source: Source) -> Iterator[tuple[int, Json]]:
@@ -98,10 +113,12 @@ def _content(source: Source, line: int, row: Json, reading: Reading) -> Content:
     if reading.prompt or reading.answer:
         return _pair(source, line, row, reading)
     if isinstance(row.get("conversations"), list):
-        return _sharegpt(source, line, row)
+        return _sharegpt(source, line, row, reading)
     if "instruction" in row and "output" in row:
         asked = "\n\n".join(str(row[name]) for name in ("instruction", "input") if row.get(name))
-        return Conversation.of(asked, str(row["output"]), system=row.get("system") or reading.system or None)
+        if not asked or not isinstance(row["output"], str):
+            raise Invalid(f"{source.uri}: line {line}: instruction and output must be texts")
+        return Conversation.of(asked, row["output"], system=row.get("system") or reading.system or None)
     data = msgspec.json.encode(_plain_parts(row))
     form = detect(data, (*SUPERVISED, TEXT))
     if isinstance(form, str) or (form is PAIRS and "completion" not in row):
@@ -133,7 +150,7 @@ def _plain_parts(row: Json) -> Json:
     return {**row, "messages": plain}
 
 
-def _sharegpt(source: Source, line: int, row: Json) -> Content:
+def _sharegpt(source: Source, line: int, row: Json, reading: Reading) -> Content:
     system = row.get("system")
     messages = []
     for number, turn in enumerate(row["conversations"]):
@@ -142,13 +159,15 @@ def _sharegpt(source: Source, line: int, row: Json) -> Content:
             raise Invalid(
                 f"{source.uri}: line {line}: conversations.{number}.from is {speaker!r}; known are {', '.join(SHAREGPT)}"
             )
+        if not isinstance(turn.get("value"), str):
+            raise Invalid(f"{source.uri}: line {line}: conversations.{number}.value must be a text")
         if SHAREGPT[speaker] == "system":
             system = turn["value"]
         else:
             messages.append(Message(SHAREGPT[speaker], turn["value"]))
     if not messages or messages[-1].role != "assistant":
         raise Invalid(f"{source.uri}: line {line}: the conversation does not end with an answer")
-    return Conversation(tuple(messages), system or None)
+    return Conversation(tuple(messages), system or reading.system or None)
 
 
 def _pair(source: Source, line: int, row: Json, reading: Reading) -> Content:
@@ -160,6 +179,8 @@ def _pair(source: Source, line: int, row: Json, reading: Reading) -> Content:
             raise Invalid(
                 f"{source.uri}: line {line}: no {wanted} under {name!r}; there are {found}. Say where it is with --{wanted}"
             )
+    if row[prompt] is None or row[answer] is None:
+        raise Invalid(f"{source.uri}: line {line}: {prompt if row[prompt] is None else answer} is null")
     said = row[answer] if isinstance(row[answer], str) else msgspec.json.encode(row[answer]).decode()
     return Conversation.of(str(row[prompt]), said, system=reading.system or None)
 

@@ -31,7 +31,7 @@ def label_problems(files: list[Counter[str] | None]) -> Iterator[Problem]:
         message = f"{len(train)} labels: {most[0]!r} has {most[1]:,} rows, {fewest[0]!r} {fewest[1]:,}"
         yield Problem(0, "", message, kind="label-balance")
     for file, labels in enumerate(files[1:], 1):
-        missing = sorted(set(labels or ()) - set(train))
+        missing = sorted(set(labels or ()) - set(train) - {""})
         if labels is not None and missing and len(missing) <= len(train):
             rows = sum(labels[label] for label in missing)
             named = ", ".join(map(repr, missing[:SHOWN])) + (", ..." if len(missing) > SHOWN else "")

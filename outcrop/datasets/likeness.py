@@ -12,6 +12,7 @@ import numpy as np
 
 BANDS, ROWS_A_BAND = 8, 2
 BLOCK = 1 << 20
+KEPT_POWERS = 4 * BLOCK
 # Of the words of the sentences in which two rows differ, so many may differ.
 MOST_CHANGED = 0.15
 
@@ -31,16 +32,19 @@ _HASHES = (_rng.integers(0, 2**63, BANDS * ROWS_A_BAND, dtype=np.int64).astype(n
 class _Powers:
     """Powers of the prime and of its inverse, grown when a block is larger than any before."""
 
-    up: np.ndarray = np.ones(1, np.uint64)
-    down: np.ndarray = np.ones(1, np.uint64)
+    both: tuple[np.ndarray, np.ndarray] = (np.ones(1, np.uint64), np.ones(1, np.uint64))
 
     @classmethod
     def of(cls, size: int) -> tuple[np.ndarray, np.ndarray]:
-        if len(cls.up) < size:
-            inverse = pow(_PRIME, -1, 1 << 64)
-            cls.up = np.cumprod(np.concatenate([[1], np.full(size, _PRIME, np.uint64)]).astype(np.uint64))
-            cls.down = np.cumprod(np.concatenate([[1], np.full(size, inverse, np.uint64)]).astype(np.uint64))
-        return cls.up[:size], cls.down[:size]
+        up, down = cls.both  # read once: other threads may put another pair there
+        if len(up) < size:
+            up, down = (
+                np.cumprod(np.concatenate([[1], np.full(size, base, np.uint64)]).astype(np.uint64))
+                for base in (_PRIME, pow(_PRIME, -1, 1 << 64))
+            )
+            if size <= KEPT_POWERS:
+                cls.both = (up, down)
+        return up[:size], down[:size]
 
 
 def signatures(block: bytes, starts: np.ndarray) -> np.ndarray:
@@ -118,3 +122,23 @@ def _is_far(one: str, other: str) -> bool:
 def _sentences(text: str) -> dict[tuple[str, ...], None]:
     words = (tuple(_WORDS.findall(sentence.lower())) for sentence in _SENTENCE.findall(text))
     return dict.fromkeys(sentence for sentence in words if sentence)
+
+
+class Seen:
+    """Short texts that came, by which those are known that say the same, or nearly; found by their longest words."""
+
+    def __init__(self) -> None:
+        self._keys: set[str] = set()
+        self._by_word: dict[str, list[str]] = {}
+
+    def add(self, text: str) -> bool:
+        """Whether the text is new; then it has come from now on."""
+        key = plain(text)
+        longest = sorted(set(key.split()), key=lambda word: (-len(word), word))[:3]
+        near = {other for word in longest for other in self._by_word.get(word, ())}
+        if key in self._keys or any(alike(text, other) for other in near):
+            return False
+        self._keys.add(key)
+        for word in longest:
+            self._by_word.setdefault(word, []).append(text)
+        return True

@@ -89,6 +89,9 @@ def part(
     wanted = {name: shares.get(name, 0.0) for name in PARTS}
     if abs(sum(wanted.values()) - 100) > 1e-9 or any(share < 0 for share in wanted.values()):
         raise Invalid(f"the parts are {wanted}; they must add up to 100 %")
+    outputs = {(folder / f"{name}.jsonl").absolute() for name in PARTS}
+    if outputs & {source.path.absolute(), *([keys.path.absolute()] if keys is not None else [])}:
+        raise Invalid(f"{folder}: {source.uri} would be written over; name another folder")
     rows = list(read_any(source))
     others = (
         [msgspec.json.decode(line, type=dict[str, Any]) for _, line in read_lines(keys)] if keys is not None else []
@@ -104,7 +107,9 @@ def part(
         )
     folder.mkdir(parents=True, exist_ok=True)
     for name, share in wanted.items():
-        if share:
+        if not share:
+            (folder / f"{name}.jsonl").unlink(missing_ok=True)  # of an earlier split: it would not belong to this one
+        else:
             lines = sorted(line for group in placed[name] for line in group.lines)
             with (folder / f"{name}.jsonl").open("wb") as file:
                 for index in lines:

@@ -160,7 +160,7 @@ SECRETS = (
     Rule("API key", "secret", re.compile(r"(?<![\w-])sk-(?:ant-|proj-|or-)?[A-Za-z0-9_-]{20,}"), lambda text: bool(re.search(r"\d", text)), ("sk-",)),
     Rule("Google API key", "secret", re.compile(r"\bAIza[A-Za-z0-9_-]{35}"), hints=("aiza",)),
     Rule("Hugging Face token", "secret", re.compile(r"\bhf_[A-Za-z0-9]{30,}"), hints=("hf_",)),
-    Rule("JSON web token", "secret", re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"), hints=("eyj",)),
+    Rule("JSON web token", "secret", re.compile(r"(?<![\w-])eyJ[A-Za-z0-9_-]{8,4000}\.eyJ[A-Za-z0-9_-]{8,4000}\.[A-Za-z0-9_-]{8,4000}"), hints=("eyj",)),
     Rule("password", "secret", re.compile(r"(?i)\b(?:password|passwd|pwd|secret|api[_-]?key|access[_-]?token|auth[_-]?token)[\"']?\s{0,2}[:=]\s{0,2}[\"']?[^\s\"',;\\]{8,80}"), _is_password, ("passw", "pwd", "secret", "api_key", "api-key", "apikey", "token")),
 )  # fmt: skip
 RULES = (*PERSONAL, *SECRETS)
@@ -170,7 +170,7 @@ DIGITS = re.compile(rb"\d(?:[ ().-]{0,2}\d){8}|\d{8}-?[A-Z]")
 FOLLOWS = {
     "sk-": re.compile(rb"[a-z0-9_-]{20}"), "asia": re.compile(rb"[a-z0-9]{16}"), "akia": re.compile(rb"[a-z0-9]{16}"),
     "hf_": re.compile(rb"[a-z0-9]{30}"), "xox": re.compile(rb"[abeoprs]-"), "@": re.compile(rb"[a-z0-9-]+\."),
-    **dict.fromkeys(("passw", "pwd", "secret", "api_key", "api-key", "apikey", "token"), re.compile(rb"\w*[\"'\\]*\s*[:=]")),
+    **dict.fromkeys(("passw", "pwd", "secret", "api_key", "api-key", "apikey", "token"), re.compile(rb"\w{0,40}[\"'\\]{0,4}\s{0,4}[:=]")),
 }  # fmt: skip
 HINTS = sorted({hint for rule in RULES for hint in rule.hints})
 

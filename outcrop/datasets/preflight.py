@@ -74,6 +74,7 @@ class Preflight:
     problems: list[Problem] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     kept: int = KEPT
+    family: str = ""
 
     @property
     def verdict(self) -> str:
@@ -135,7 +136,7 @@ def preflight(
         if source.size > most_bytes:
             raise Invalid(f"{source.uri}: the file has {source.size:,} bytes; at most {most_bytes:,} are allowed")
     with tempfile.TemporaryDirectory(prefix="outcrop-check-") as name:
-        found = Preflight([], kept=kept)
+        found = Preflight([], kept=kept, family=family)
         folders: list[tuple[int, Path, int]] = []
         scanned: list[Scanned] = []
         for number, source in enumerate(files.all):
@@ -315,7 +316,7 @@ def _of_whole_files(
             f"{names} given, but no validation data: training will not stop early",
             kind="early-stopping",
         )
-    if "batchSize" in given and given["batchSize"].isdigit() and 0 < train.rows < FEW_STEPS * int(given["batchSize"]):
+    if "batchSize" in given and given["batchSize"].isdecimal() and 0 < train.rows < FEW_STEPS * int(given["batchSize"]):
         message = f"{train.rows:,} rows make {-(-train.rows // int(given['batchSize']))} steps an epoch at batchSize {given['batchSize']}"
         yield Problem(0, "hyperParameters", message, kind="few-rows")
 

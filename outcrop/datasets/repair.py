@@ -5,6 +5,8 @@ before a closing bracket go, an empty system prompt goes, a reserved string in a
 fail the job is left out, and so are rows that come twice and those whose prompt is held out.
 """
 
+import contextlib
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,14 +15,15 @@ from typing import Any
 
 import msgspec
 
-from outcrop.datasets.formats import DOCUMENTS, RESERVED, SCHEMA, Content, Format, Problem, read_row
+from outcrop.datasets.families import FAMILIES, Family
+from outcrop.datasets.formats import DOCUMENTS, RESERVED, SCHEMA, Format, Problem, read_row
 from outcrop.datasets.kinds import FAILS, KINDS
 from outcrop.datasets.preflight import Preflight
 from outcrop.datasets.source import MOST_LINE_BYTES, read_lines
 from outcrop.errors import Invalid
-from outcrop.rendering import Conversation
 
-COMMA = re.compile(rb",(\s*[}\]])")
+# Strings are matched first, so that a comma within one stays.
+COMMA = re.compile(rb'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])')
 MOST_ROUNDS = 8
 
 
@@ -52,10 +55,21 @@ def repair(found: Preflight, target: Path, log: Path) -> Changes:
         elif problem.kind == "leakage" and problem.other is not None and problem.other[0] == 0:
             told.setdefault(problem.other[1], []).append(problem)
     changes = Changes()
+    rules = FAMILIES.get(found.family)
+    wanted = {
+        problem.other[1]
+        for problems in told.values()
+        for problem in problems
+        if problem.kind == "duplicate" and problem.other
+    }
+    firsts: dict[int, bytes] = {}
     unfinished = target.with_name(target.name + ".unfinished")
     with unfinished.open("wb") as file:
         for number, line in read_lines(report.source):
-            for piece in _repaired(number, line, told.get(number, []), report.format, changes):
+            problems = [one for one in told.get(number, []) if one.kind != "duplicate" or _is_same(line, one, firsts)]
+            if number in wanted:
+                firsts[number] = _digest(line)
+            for piece in _repaired(number, line, problems, report.format, rules, changes):
                 file.write(piece)
     if not changes.kept + changes.mended:
         unfinished.unlink()
@@ -65,7 +79,9 @@ def repair(found: Preflight, target: Path, log: Path) -> Changes:
     return changes
 
 
-def _repaired(number: int, line: bytes, problems: list[Problem], form: Format, changes: Changes) -> Iterator[bytes]:
+def _repaired(
+    number: int, line: bytes, problems: list[Problem], form: Format, rules: Family | None, changes: Changes
+) -> Iterator[bytes]:
     ended = line if line.endswith(b"\n") else line + b"\n"
     if not problems:
         changes.kept += 1
@@ -75,7 +91,7 @@ def _repaired(number: int, line: bytes, problems: list[Problem], form: Format, c
     kinds = {problem.kind for problem in problems}
     entry = {"line": number, "kinds": sorted(kinds), "why": why}
     only_rows = {"json", "unknown-key", "schema-version", "system", "reserved"}
-    mended = _mended(line, form) if kinds <= only_rows else None
+    mended = _mended(line, form, rules) if kinds <= only_rows else None
     if mended is None:
         changes.left_out += 1
         changes.log.append({**entry, "change": "left out"})
@@ -85,12 +101,12 @@ def _repaired(number: int, line: bytes, problems: list[Problem], form: Format, c
     yield mended + b"\n"
 
 
-def _mended(line: bytes, form: Format) -> bytes | None:
+def _mended(line: bytes, form: Format, rules: Family | None) -> bytes | None:
     """The row, right, or None when that cannot be done for certain without changing an answer."""
     if len(line) > MOST_LINE_BYTES:
         return None
     row: Any = None
-    for text in (line, COMMA.sub(rb"\1", line)):
+    for text in (line, COMMA.sub(lambda match: match.group(1) or b"", line)):
         try:
             row = msgspec.json.decode(text)
             break
@@ -104,7 +120,8 @@ def _mended(line: bytes, form: Format) -> bytes | None:
         content, problems = read_row(1, mended, form)
         failing = [problem for problem in problems if KINDS[problem.kind].severity == FAILS]
         if not failing:
-            return mended if _answers(row) == answers and _learned(content) else None
+            is_taken = content is not None and (rules is None or not any(rules.problems_of(content)))
+            return mended if is_taken and _answers(row) == answers else None
         for problem in failing:
             if not _mend(row, problem, form):
                 return None
@@ -173,5 +190,12 @@ def _answers(row: dict[str, Any]) -> list[Any]:
     return [row.get("completion"), row.get("input"), *said]
 
 
-def _learned(content: Content | None) -> bool:
-    return isinstance(content, (Conversation, str))
+def _is_same(line: bytes, problem: Problem, firsts: dict[int, bytes]) -> bool:
+    """Whether a duplicate is one to the letter: what differs in case or indentation may be meant, in code for one."""
+    return problem.other is not None and firsts.get(problem.other[1]) == _digest(line)
+
+
+def _digest(line: bytes) -> bytes:
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # else it is left out for that
+        line = msgspec.json.encode(msgspec.json.decode(line), order="sorted")
+    return hashlib.sha256(line).digest()

@@ -1,7 +1,7 @@
 """A stretch of a file, read once: what is wrong in its lines, and what is kept of each row to be compared with others.
 
 A stretch is all that a process looks at. It holds a block of lines at a time; what must be known of all rows in the end (hashes,
-signatures, where they begin) goes to files, 56 bytes a row.
+signatures, where they begin) goes to files, 76 bytes a row.
 """
 
 import hashlib
@@ -43,7 +43,15 @@ LABEL_CHARS, MOST_LABELS = 64, 2000
 # One row in so many is asked for its language, 2,000 of a stretch at most.
 LANGUAGE_EVERY, MOST_LANGUAGES = 7, 2000
 RENDERED_AT_ONCE = 256
-COLUMNS = {"line": "<i8", "offset": "<i8", "size": "<i4", "prompt": "<u8", "answer": "<u8", "bands": "<u4"}
+COLUMNS = {
+    "line": "<i8",
+    "offset": "<i8",
+    "size": "<i4",
+    "prompt": "<u8",
+    "turns": "<u8",
+    "answer": "<u8",
+    "bands": "<u4",
+}
 
 
 @dataclass(frozen=True)
@@ -195,9 +203,10 @@ class _Scanner:
         self._write("line", np.asarray(numbers)[is_row])
         self._write("offset", np.asarray(offsets)[is_row])
         self._write("size", np.diff(starts)[is_row])
-        pairs = np.frombuffer(hashes, "<u8").reshape(-1, 2)
-        self._write("prompt", pairs[:, 0])
-        self._write("answer", pairs[:, 1])
+        for name, values in zip(
+            ("prompt", "turns", "answer"), np.frombuffer(hashes, "<u8").reshape(-1, 3).T, strict=True
+        ):
+            self._write(name, values)
         self._write("bands", signatures(block, starts[:-1])[is_row])
 
     def _write(self, name: str, values: np.ndarray) -> None:
@@ -249,11 +258,12 @@ class _Scanner:
             self._found.add(Problem(number, "messages.0.role", message, kind="limit"))
 
     def _keep(self, number: int, content: Content) -> bytes:
-        """Take note of a row; the hashes of its prompt and its answer."""
+        """Take note of a row; the hashes of its prompt, of that without its system prompt, and of its answer."""
         found, stretch = self._found, self._stretch
         if isinstance(content, Conversation):
             answer = content.messages[-1].text
-            prompt = "\x1f".join([content.system or "", *(message.text for message in content.messages[:-1])])
+            turns = "\x1f".join(message.text for message in content.messages[:-1])
+            prompt = f"{content.system}\x1e{turns}" if content.system is not None else turns
             found.systems += content.system is not None
             found.may_have_systems |= self._form in (CHAT, BEDROCK_CHAT)
             labels = found.labels
@@ -272,9 +282,9 @@ class _Scanner:
                 )
                 found.add(Problem(number, place, "begins or ends in white space", kind="answer-space"))
         else:
-            prompt, answer = content, ""
+            prompt, turns, answer = content, content, ""
         if found.rows % LANGUAGE_EVERY == 1 and len(found.languages) < MOST_LANGUAGES:
-            found.languages.append((number, language_of(prompt.rpartition("\x1f")[2]), language_of(answer)))
+            found.languages.append((number, language_of(turns.rpartition("\x1f")[2]), language_of(answer)))
         if stretch.rules is not None:
             for kind, place, message in stretch.rules.problems_of(content):
                 found.add(Problem(number, place, message, kind=kind))
@@ -286,7 +296,8 @@ class _Scanner:
                 self._long.append((number, content))
                 if len(self._long) >= RENDERED_AT_ONCE:
                     self._render()
-        return _hash(prompt) + _hash(answer)
+        asked = _hash(prompt)
+        return asked + (asked if turns is prompt else _hash(turns)) + _hash(answer)
 
     @cached_property
     def _widest(self) -> int:

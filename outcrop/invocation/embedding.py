@@ -7,7 +7,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from outcrop.errors import Invalid
+from outcrop.errors import Invalid, OutcropError
 from outcrop.invocation.answer import Invocation
 
 Json = dict[str, Any]
@@ -44,6 +44,14 @@ def embed(invocation: Invocation, model_id: str, texts: list[str]) -> Embedded:
         if len(tokens) > target.pooling.context:
             raise Invalid(f"text {number} has {len(tokens)} tokens; the model reads {target.pooling.context}")
     return Embedded(invocation.serving.embed(target, ids), sum(map(len, ids)))
+
+
+def makes_vectors(invocation: Invocation, model_id: str) -> bool:
+    """Whether a model is one that embeds; a model that is not there is none."""
+    try:
+        return invocation.serving.target(model_id).pooling is not None
+    except OutcropError:
+        return False
 
 
 def is_embedding(body: Json) -> bool:

@@ -56,8 +56,12 @@ class Journal:
             if segment is None or segment.head != head or segment.size > MOST_BYTES:
                 segment = self._begin(head)
             left = memoryview(record)
-            while left:
-                left = left[os.write(segment.file, left) :]
+            try:
+                while left:
+                    left = left[os.write(segment.file, left) :]
+            except OSError:
+                os.ftruncate(segment.file, segment.size)  # else the next record would be glued to half of this one
+                raise
             segment.size += len(record)
 
     def close(self, older_than_s: float = 0.0) -> None:
@@ -75,7 +79,12 @@ class Journal:
         path = self._folder / f"{time.time_ns()}-{uuid.uuid4().hex[:12]}{OPEN}"
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         first = msgspec.json.encode(head) + b"\n"
-        os.write(file, first)
+        try:
+            os.write(file, first)
+        except OSError:
+            os.close(file)
+            path.unlink()
+            raise
         self._segment = _Segment(path, file, head, time.monotonic(), len(first))
         return self._segment
 
@@ -98,6 +107,6 @@ def lines_of(path: Path) -> Iterator[tuple[str, str, bytes]]:
     with path.open("rb") as file:
         file.readline()
         for record in file:
-            if record.endswith(b"\n"):
-                region, hour, line = record[:-1].split(b"\t", 2)
-                yield region.decode(), hour.decode(), line
+            parts = record[:-1].split(b"\t", 2)
+            if record.endswith(b"\n") and len(parts) == 3:
+                yield parts[0].decode(), parts[1].decode(), parts[2]

@@ -110,20 +110,21 @@ class Logs:
             wait_s = CHECKED_EVERY_S if self._deliver() else TRIED_AGAIN_S
 
     def _deliver(self) -> bool:
-        """Bring closed files into S3; whether none is left. One that cannot be delivered stays."""
+        """Bring closed files into S3; whether none is left. One that cannot be delivered stays, and holds up no other."""
+        is_done = True
         for path in self._journal.closed():
-            head = head_of(path)
-            if head is not None:
-                if self._storage.objects.bucket(head.bucket) is None:
-                    log.warning("invocation logs wait in %s: there is no bucket %s", path, head.bucket)
-                    return False
-                try:
+            try:
+                head = head_of(path)
+                if head is not None and self._storage.objects.bucket(head.bucket) is None:
+                    raise FileNotFoundError(f"there is no bucket {head.bucket}")
+                if head is not None:
                     self._pack(path, head)
-                except OSError as error:
-                    log.warning("invocation logs wait in %s: %s", path, error)
-                    return False
+            except Exception:  # an edge: whatever it was, the other files are brought, and this one is tried again
+                log.exception("invocation logs wait in %s", path)
+                is_done = False
+                continue
             path.unlink()
-        return True
+        return is_done
 
     def _pack(self, path: Path, head: Head) -> None:
         """One gzipped object for each region and hour. Its key follows from the file's name, so that a file that is

@@ -3,6 +3,7 @@
 import gzip
 import zlib
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
 import msgspec
@@ -59,7 +60,7 @@ def read_logs(objects: Objects, bucket: str, prefix: str) -> Iterator[Logged | s
         raise Invalid(f"s3://{bucket}/{prefix}: there is no bucket {bucket!r}")
     found = False
     for stored in objects.keys(bucket, prefix):
-        if not stored.key.endswith(ENDINGS) or "/data/" in stored.key:
+        if not stored.key.endswith(ENDINGS) or PurePosixPath(stored.key).parent.name == "data":
             continue
         found = True
         place = f"s3://{bucket}/{stored.key}"

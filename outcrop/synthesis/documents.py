@@ -81,11 +81,11 @@ def _lines(source: Source) -> Iterator[Document]:
 
 def _pdf(path: Path) -> str:
     from pypdf import PdfReader
-    from pypdf.errors import PyPdfError
+    from pypdf.errors import DependencyError, PyPdfError
 
     try:
         return "\n\n".join(page.extract_text() for page in PdfReader(path).pages)
-    except PyPdfError as error:
+    except (PyPdfError, DependencyError) as error:
         raise Invalid(f"{path.name} is no readable PDF: {error}") from None
 
 
@@ -135,9 +135,10 @@ def passages_of(document: Document, size: int = PASSAGE) -> Iterator[Passage]:
     sections = [(begin, end, title) for (begin, title), end in zip(begins, ends, strict=True)]
     for begin, end, title in sections:
         for left, right in _pieces(document.text, begin, end, size):
-            text = document.text[left:right].strip()
-            if text:
-                yield Passage(document.uri, document.title, title, left, text)
+            piece = document.text[left:right]
+            if piece.strip():
+                begin_of_text = left + len(piece) - len(piece.lstrip())
+                yield Passage(document.uri, document.title, title, begin_of_text, piece.strip())
 
 
 def _pieces(text: str, begin: int, end: int, size: int) -> Iterator[tuple[int, int]]:

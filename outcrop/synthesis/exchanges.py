@@ -80,6 +80,8 @@ def _asked(body: dict[str, Any]) -> Conversation:
         turns = [(role, text.strip()) for role, text in pattern.findall(prompt)]
         if turns:
             system = [text for role, text in turns if role == "system"]
+            before = prompt[: pattern.search(prompt).start()].strip() if user == "Human" else ""  # type: ignore[union-attr]
+            system = [before, *system] if before else system
             said = [Message("user" if role == user else "assistant", text) for role, text in turns if role != "system"]
             if said and said[-1].role == "assistant" and not said[-1].text:  # the turn that was to be written
                 said.pop()
@@ -123,6 +125,9 @@ def _piece(body: dict[str, Any]) -> str:
         return str(body["contentBlockDelta"]["delta"].get("text", ""))
     if isinstance(body.get("content"), list):  # Claude
         return _text(body["content"], {})
+    block = body.get("content_block") or (body.get("contentBlockStart") or {}).get("start") or {}
+    if block.get("type") == "tool_use" or "toolUse" in block:
+        raise _NoText("the call uses tools")
     if isinstance(body.get("delta"), dict):
         return str(body["delta"].get("text", ""))
     if "choices" in body:  # OpenAI

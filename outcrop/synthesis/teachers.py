@@ -1,5 +1,6 @@
 """Who answers when data is made: a model of the catalogue, or one behind an endpoint in Bedrock's or OpenAI's shape."""
 
+import http.client
 import json
 import time
 import urllib.error
@@ -18,6 +19,7 @@ from outcrop.rendering import Conversation
 # A remote that is busy is asked again after so long, twice as long each time, so often.
 FIRST_WAIT_S, MOST_TRIES = 1.0, 6
 REMOTE_TIMEOUT_S = 300
+REFUSED = (400, 413, 422)
 BUSY = (408, 409, 429, 500, 502, 503, 504)
 
 
@@ -70,7 +72,12 @@ class BedrockTeacher:
         self.name = f"{model} at {endpoint or 'AWS'}"
         self._model = model
         config = Config(retries={"mode": "standard", "max_attempts": MOST_TRIES}, read_timeout=REMOTE_TIMEOUT_S)
-        self._client: Any = boto3.client("bedrock-runtime", endpoint_url=endpoint or None, config=config)
+        # A Bedrock of one's own knows any region; AWS's is asked in the one that is configured.
+        region = {"region_name": boto3.Session().region_name or "us-east-1"} if endpoint else {}
+        try:
+            self._client: Any = boto3.client("bedrock-runtime", endpoint_url=endpoint or None, config=config, **region)
+        except BotoCoreError as error:
+            raise Invalid(f"the teacher {self.name} cannot be asked: {error}") from None
 
     def answer(self, asked: Conversation, max_tokens: int, temperature: float = 0.0, seed: int | None = None) -> Said:
         """The answer; a Bedrock takes no seed. Raises ModelFailed."""
@@ -79,7 +86,10 @@ class BedrockTeacher:
         inference = {"maxTokens": max_tokens, "temperature": temperature}
         try:
             reply = self._client.converse(modelId=self._model, messages=turns, inferenceConfig=inference, **more)
-        except (BotoCoreError, ClientError) as error:
+        except ClientError as error:
+            kind = Invalid if error.response["Error"]["Code"] == "ValidationException" else ModelFailed
+            raise kind(f"the teacher {self.name} refuses it: {error}") from None
+        except BotoCoreError as error:
             raise ModelFailed(f"the teacher {self.name} does not answer: {error}") from None
         text = "".join(block.get("text", "") for block in reply["output"]["message"]["content"])
         usage = reply["usage"]
@@ -125,9 +135,17 @@ class OpenAITeacher:
                     return json.loads(reply.read())
             except urllib.error.HTTPError as error:
                 said = error.read(500).decode(errors="replace")
+                if error.code in REFUSED:  # this question, not the teacher
+                    raise Invalid(f"the teacher {self.name} answers {error.code}: {said}") from None
                 if error.code not in BUSY or number + 1 == MOST_TRIES:
                     raise ModelFailed(f"the teacher {self.name} answers {error.code}: {said}") from None
-            except (urllib.error.URLError, TimeoutError, ConnectionError, json.JSONDecodeError) as error:
+            except (
+                urllib.error.URLError,
+                http.client.HTTPException,
+                TimeoutError,
+                ConnectionError,
+                ValueError,
+            ) as error:
                 if number + 1 == MOST_TRIES:
                     raise ModelFailed(f"the teacher {self.name} does not answer: {error}") from None
             time.sleep(FIRST_WAIT_S * 2**number)

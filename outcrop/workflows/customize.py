@@ -20,14 +20,14 @@ from outcrop.jobs import Job, Tell
 from outcrop.jobs.children import tail
 from outcrop.jobs.worker import Stopped
 from outcrop.registry import CustomModel, Registry, Weights
-from outcrop.rendering import Renderer
+from outcrop.rendering import Conversation, Renderer
 from outcrop.settings import Settings
 from outcrop.storage import Storage, sha256_of
 from outcrop.training import Plan, Result
 from outcrop.training.plan import PROGRESS, RESULT, STOP
 from outcrop.workflows.distill import Distill
 from outcrop.workflows.outputs import checkpoints_of, metrics_files, write_data_check, write_outputs
-from outcrop.workflows.preparation import Checked, Options, Preparation, check, steps_of, training_child
+from outcrop.workflows.preparation import Checked, Options, Preparation, check, longest_row, steps_of, training_child
 
 POLL_S = 0.2
 PREPARED = "prepared.json"
@@ -91,7 +91,18 @@ class Customize:
         with tell.phase("validation"):
             taken = distill.read(job, tell)
         with tell.phase("dataProcessing"):
-            uri, made_by = distill.make(job, taken, run, tell)
+            longest = longest_row(options, job.request["context"])
+
+            def fits(row: Conversation) -> str:
+                (rendered,) = renderer.training_rows([row])
+                if isinstance(rendered, Invalid):
+                    return rendered.message
+                size = len(rendered.tokens)
+                return (
+                    f"the row has {size:,} tokens; the student takes {longest:,} (maxTokens)" if size > longest else ""
+                )
+
+            uri, made_by = distill.make(job, taken, fits, run, tell)
             request = {**job.request, "training_uri": uri}
             checked = self._check(job, request, options, base, tell)
             prepared = self._prepare(checked, renderer, options, request, run, tell, made_by)

@@ -3,7 +3,7 @@
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from outcrop import datasets, synthesis
 from outcrop.clock import now
 from outcrop.datasets.conversion import written
 from outcrop.datasets.formats import SCHEMA
-from outcrop.datasets.likeness import alike
+from outcrop.datasets.likeness import Seen
 from outcrop.datasets.source import split_uri
 from outcrop.errors import Invalid
 from outcrop.jobs import Job, Tell
@@ -55,6 +55,7 @@ class Answer(msgspec.Struct, frozen=True):
 
     number: int
     text: str = ""
+    key: str = ""
     reason: str = ""
     input_tokens: int = 0
     output_tokens: int = 0
@@ -113,8 +114,12 @@ class Distill:
             )
         return synthesis.read_prompts(source), sha256_of(source.path)
 
-    def make(self, job: Job, taken: Taken, run: Path, tell: Tell) -> tuple[str, dict[str, Any]]:
+    def make(
+        self, job: Job, taken: Taken, fits: Callable[[Conversation], str], run: Path, tell: Tell
+    ) -> tuple[str, dict[str, Any]]:
         """Have the teacher answer what has no answer, and write the training file; its URI, and what lineage says of it.
+
+        `fits` says why a row cannot be learned by the student, or nothing.
 
         When the worker dies, the next one asks only what has no answer yet. Raises Invalid, and what the engine raises.
         """
@@ -134,7 +139,7 @@ class Distill:
                     missing = wanted - len(taken.prompts)
                     taken.prompts.extend(self._expand(taken.prompts, missing, teacher, run, tell, counts))
                 answers = self._ask(job, taken.prompts, examples, teacher, run, tell, counts)
-        return self._write(job, taken, answers, examples, counts)
+        return self._write(job, taken, answers, fits, examples, counts)
 
     def _expand(
         self,
@@ -155,8 +160,7 @@ class Distill:
         tries = range(1, TRIES_A_PROMPT * missing + 1)
 
         def act(number: int) -> Answer:
-            draw = random.Random(number)
-            first, second = draw.sample(prompts, 2)
+            first, second = _pair(prompts, number)
             text = EXPAND.format(first=first.asked.messages[-1].text, second=second.asked.messages[-1].text)
             most = 64 + max(len(one.asked.messages[-1].text) for one in (first, second)) // 2
             try:
@@ -171,6 +175,9 @@ class Distill:
             )
 
         made: list[Prompt] = []
+        seen = Seen()
+        for one in prompts:
+            seen.add(one.asked.messages[-1].text)
         for begin in range(0, len(tries), EXPANDED_AT_ONCE):  # in steps, so that no more is asked than is needed
             block = tries[begin : begin + EXPANDED_AT_ONCE]
             kept.ask(
@@ -184,14 +191,12 @@ class Distill:
                 answer = done[number]
                 counts["expansion_input_tokens"] += answer.input_tokens
                 counts["expansion_output_tokens"] += answer.output_tokens
-                fits = (
-                    not answer.reason
-                    and _is_like(answer.text, prompts)
-                    and not any(alike(answer.text, one.asked.messages[-1].text) for one in (*prompts, *made))
-                )
-                if fits and len(made) < missing:
-                    asked = Conversation.of(answer.text, system=prompts[0].asked.system)
-                    made.append(Prompt(FIRST_MADE + number, asked, synthesis.MADE))
+                is_fit = not answer.reason and _is_like(answer.text, prompts)
+                if is_fit and len(made) < missing and seen.add(answer.text):
+                    system = _pair(prompts, number)[0].asked.system
+                    made.append(
+                        Prompt(FIRST_MADE + number, Conversation.of(answer.text, system=system), synthesis.MADE)
+                    )
             tell.event(kind="expansion", made=len(made), of=missing)
             if len(made) == missing:
                 break
@@ -204,13 +209,16 @@ class Distill:
     ) -> dict[int, Answer]:  # fmt: skip
         most_tokens = job.request["distillation"]["max_tokens"] or RESPONSE_TOKENS
         kept = Answers(run / "teacher.answers", Answer)
-        answers = {answer.number: answer for answer in kept.kept()}
+        # Logs may grow between two tries: an answer belongs to what was asked, not to a number.
+        keys = {prompt.number: _key(synthesis.with_examples(prompt, examples), most_tokens) for prompt in prompts}
+        said_to = {answer.key: answer for answer in kept.kept()}
+        answers = {number: said_to[key] for number, key in keys.items() if key in said_to}
 
         def act(prompt: Prompt) -> Answer:
             try:
                 said = teacher.answer(synthesis.with_examples(prompt, examples), most_tokens)
             except Invalid as error:
-                return Answer(prompt.number, reason=f"the teacher refuses it: {error.message}")
+                return Answer(prompt.number, key=keys[prompt.number], reason=f"the teacher refuses it: {error.message}")
             reason = ""
             if not said.is_whole:
                 reason = (
@@ -219,7 +227,12 @@ class Distill:
             elif not said.text.strip():
                 reason = "the teacher's answer is empty"
             return Answer(
-                prompt.number, said.text, reason, input_tokens=said.input_tokens, output_tokens=said.output_tokens
+                prompt.number,
+                said.text,
+                keys[prompt.number],
+                reason,
+                input_tokens=said.input_tokens,
+                output_tokens=said.output_tokens,
             )
 
         def told(answer: Answer) -> None:
@@ -234,13 +247,20 @@ class Distill:
         return answers
 
     def _write(
-        self, job: Job, taken: Taken, answers: dict[int, Answer], examples: list[Prompt], counts: Counter[str]
+        self,
+        job: Job,
+        taken: Taken,
+        answers: dict[int, Answer],
+        fits: Callable[[Conversation], str],
+        examples: list[Prompt],
+        counts: Counter[str],
     ) -> tuple[str, dict[str, Any]]:
         asked = job.request["distillation"]
         accepted: list[Prompt] = []
         rejected = list(taken.rejected)
         for prompt in taken.prompts:
-            reason = answers[prompt.number].reason
+            answer = answers[prompt.number]
+            reason = answer.reason or fits(_row(prompt, answer.text))
             if reason:
                 rejected.append(Rejected(prompt.place, reason, prompt.request_id))
             else:
@@ -318,9 +338,20 @@ def _row(prompt: Prompt, answer: str) -> Conversation:
     return Conversation((*prompt.asked.messages, Message("assistant", answer)), prompt.asked.system)
 
 
+def _pair(prompts: list[Prompt], number: int) -> tuple[Prompt, Prompt]:
+    """The two prompts after which a made one is asked for, by its number; twice the same where there is but one."""
+    draw = random.Random(number)
+    return draw.choice(prompts), draw.choice(prompts)
+
+
 def _is_like(text: str, prompts: list[Prompt]) -> bool:
     mean = sum(len(one.asked.messages[-1].text) for one in prompts) / len(prompts)
     return SHORTEST * mean <= len(text) <= LONGEST * mean
+
+
+def _key(asked: Conversation, most_tokens: int) -> str:
+    parts = [str(most_tokens), asked.system or "", *(f"{turn.role}: {turn.text}" for turn in asked.messages)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def _reasons(rejected: Iterable[Rejected]) -> Counter[str]:

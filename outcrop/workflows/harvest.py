@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from outcrop import synthesis
 from outcrop.clock import now
+from outcrop.datasets.comparison import FEWEST_BANDS, LARGEST_GROUP
 from outcrop.datasets.conversion import check_form, written
 from outcrop.datasets.likeness import BANDS, alike, signatures
 from outcrop.datasets.source import split_uri
@@ -26,6 +27,8 @@ from outcrop.workflows.answering import Answers
 from outcrop.workflows.outputs import put
 
 AT_ONCE = 8
+# Prompts whose signatures are made at once.
+BLOCK_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,22 @@ class Wanted:
 
     def wants(self, call: Logged) -> bool:
         """Whether a call is meant."""
-        at = datetime.fromisoformat(call.timestamp) if call.timestamp else None
+        at = _time(call.timestamp)
         return (
             self.metadata(call.metadata)
             and (not self.models or any(synthesis.same_model(call.model, model) for model in self.models))
             and (self.after is None or (at is not None and at >= self.after))
             and (self.before is None or (at is not None and at < self.before))
         )
+
+
+def _time(text: str) -> datetime | None:
+    """A record's time, in UTC where it names no zone; None for what is no time."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
 class Harvested(msgspec.Struct, frozen=True):
@@ -58,9 +70,9 @@ class Harvested(msgspec.Struct, frozen=True):
 
 
 class _Again(msgspec.Struct, frozen=True):
-    """A teacher's answer in the place of the logged one."""
+    """A teacher's answer in the place of the logged one, by what was asked of whom."""
 
-    number: int
+    key: str
     text: str
     reason: str = ""
 
@@ -77,6 +89,7 @@ def harvest(
     Raises Invalid when nothing is left.
     """
     check_form(form)
+    target = target if target.startswith("s3://") else str(Path(target).absolute())
     bucket, prefix = split_uri(uri)
     reasons: Counter[str] = Counter()
     found = list(_exchanges(read_logs(storage.objects, bucket, prefix), wanted, reasons))
@@ -135,23 +148,25 @@ def _distinct(found: list[Exchange], near: bool, reasons: Counter[str]) -> list[
     reasons["the same prompt comes again later"] += len(found) - len(kept)
     if not near or not kept:
         return kept
-    lines = [_key(one).replace("\n", " ").encode() + b"\n" for one in kept]
-    starts = [0]
-    for line in lines[:-1]:
-        starts.append(starts[-1] + len(line))
-    bands = signatures(b"".join(lines), np.asarray(starts))
+    bands = np.concatenate([_bands(kept[begin : begin + BLOCK_ROWS]) for begin in range(0, len(kept), BLOCK_ROWS)])
     groups: dict[tuple[int, int], list[int]] = {}
     chosen: list[int] = []
     for index, one in enumerate(kept):
         places = [(band, int(bands[index, band])) for band in range(BANDS)]
-        rivals = {other for place in places for other in groups.get(place, ())}
-        if any(alike(_key(one), _key(kept[other])) for other in rivals):
+        rivals = Counter(other for place in places for other in groups.get(place, ())[-LARGEST_GROUP:])
+        if any(shared >= FEWEST_BANDS and alike(_key(one), _key(kept[other])) for other, shared in rivals.items()):
             reasons["nearly the same prompt came before"] += 1
             continue
         chosen.append(index)
         for place in places:
             groups.setdefault(place, []).append(index)
     return [kept[index] for index in chosen]
+
+
+def _bands(some: list[Exchange]) -> np.ndarray:
+    lines = [_key(one).replace("\n", " ").encode("utf-8", "replace") + b"\n" for one in some]
+    starts = np.concatenate([[0], np.cumsum([len(line) for line in lines])[:-1]])
+    return signatures(b"".join(lines), starts)
 
 
 def _key(one: Exchange) -> str:
@@ -167,7 +182,8 @@ def _answers(
     asked = teacher  # not None in the function below
     file = Path(f"{target}.answers.jsonl") if not target.startswith("s3://") else None
     growing = Answers(file, _Again)
-    done = {again.number: again for again in growing.kept()}
+    keys = [_asked(asked, one, max_tokens) for one in kept]
+    done = {again.key: again for again in growing.kept()}
 
     def act(number: int) -> _Again:
         try:
@@ -175,21 +191,26 @@ def _answers(
         except ModelFailed:
             raise  # the teacher is gone; what it has said stays
         except OutcropError as error:
-            return _Again(number, "", f"the teacher refuses it: {error.message}")
+            return _Again(keys[number], "", f"the teacher refuses it: {error.message}")
         reason = "" if said.is_whole and said.text.strip() else "the teacher's answer is empty, or was cut at its limit"
-        return _Again(number, said.text, reason)
+        return _Again(keys[number], said.text, reason)
 
-    growing.ask(
-        [number for number in range(len(kept)) if number not in done],
-        act,
-        AT_ONCE,
-        None,
-        lambda again: done.update({again.number: again}),
-    )
-    for again in done.values():
-        if again.reason:
-            reasons[again.reason] += 1
-    return [done[number].text if not done[number].reason else None for number in range(len(kept))]
+    missing = [number for number, key in enumerate(keys) if key not in done]
+    growing.ask(missing, act, AT_ONCE, None, lambda again: done.update({again.key: again}))
+    for key in keys:
+        if done[key].reason:
+            reasons[done[key].reason] += 1
+    return [done[key].text if not done[key].reason else None for key in keys]
+
+
+def _asked(teacher: Teacher, one: Exchange, max_tokens: int) -> str:
+    parts = [
+        teacher.name,
+        str(max_tokens),
+        one.asked.system or "",
+        *(f"{turn.role}: {turn.text}" for turn in one.asked.messages),
+    ]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def _corrections(file: Path | None) -> dict[str, str | None]:

@@ -12,7 +12,7 @@ import msgspec
 from outcrop import synthesis
 from outcrop.clock import now
 from outcrop.datasets.conversion import check_form, written
-from outcrop.datasets.likeness import alike, plain
+from outcrop.datasets.likeness import Seen
 from outcrop.datasets.mixing import PARTS, part
 from outcrop.datasets.source import Source, local_file, open_file, split_uri
 from outcrop.errors import Invalid, ModelFailed, OutcropError
@@ -145,6 +145,15 @@ def synthesize(
     many passages are done. Raises Invalid when nothing holds, ModelFailed when the teacher is gone.
     """
     check_form(options.form)
+    written(
+        options.form, Conversation.of("a", "b", system=options.system or None), "a row"
+    )  # now, not when all has been asked
+    wanted = sum(1 for share in options.shares.values() if share)
+    documents = len({one.document for one in passages})
+    if documents < wanted:
+        raise Invalid(
+            f"{documents} document cannot be parted into {wanted} parts; leave parts out (--validation 0 --test 0)"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     replies = _ask(passages, folder, teacher, templates, options, tell)
     taken, rejected = _take(passages, replies, options)
@@ -229,8 +238,7 @@ def _take(
 ) -> tuple[list[tuple[Passage, Pair]], list[dict[str, Any]]]:
     taken: list[tuple[Passage, Pair]] = []
     rejected: list[dict[str, Any]] = []
-    seen: set[str] = set()
-    by_word: dict[str, list[str]] = {}
+    seen = Seen()
     for number, passage in enumerate(passages):
         reply = replies[number]
         pairs = synthesis.read_pairs(reply.said)
@@ -247,7 +255,7 @@ def _take(
             fault = synthesis.fault_of(pair, passage)
             if not fault and options.judges and not (index < len(reply.verdicts) and reply.verdicts[index]):
                 fault = "the judge says no"
-            if not fault and _is_old(pair.question, seen, by_word):
+            if not fault and not seen.add(pair.question):
                 fault = "the same question, or nearly, came before"
             if fault:
                 rejected.append(
@@ -262,19 +270,6 @@ def _take(
             else:
                 taken.append((passage, pair))
     return taken, rejected
-
-
-def _is_old(question: str, seen: set[str], by_word: dict[str, list[str]]) -> bool:
-    """Whether the question, or nearly the same, was taken; if not, it is from now on."""
-    key = plain(question)
-    rare = sorted(set(key.split()), key=lambda word: (-len(word), word))[:3]
-    near = {other for word in rare for other in by_word.get(word, ())}
-    if key in seen or any(alike(question, other) for other in near):
-        return True
-    seen.add(key)
-    for word in rare:
-        by_word.setdefault(word, []).append(question)
-    return False
 
 
 def _provenance(passage: Passage, teacher: Teacher, pair: Pair) -> dict[str, Any]:

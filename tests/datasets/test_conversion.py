@@ -152,3 +152,29 @@ def test_groups_may_stand_in_a_file_beside_and_a_missing_key_is_named(tmp_path: 
     with pytest.raises(Invalid, match="line 1 has no customer"):
         part(source, tmp_path / "out", {"train": 60, "test": 40}, "customer")
     assert Counter(Counter(train).values()) == {1: 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("a.csv", b"question,answer\nIs it open?,Yes, until six\n", "line 2 has 3 cells for 2 columns"),
+        ("a.csv", "question,answer\nx,\u00e9\n".encode("latin-1"), "is not UTF-8"), ("a.json", b'[{"instruction": "x", "output": null}]', "must be texts"),
+        ("a.jsonl", b'{"question": "x", "answer": null}\n', "answer is null"), ("a.json", b'[{"conversations": [{"from": "human"}]}]', "value must be a text"),
+    ],
+)  # fmt: skip
+def test_what_would_be_read_wrongly_is_refused(tmp_path: Path, name: str, data: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(Invalid, match=said):
+        convert(local_file(tmp_path / name), tmp_path / "out.jsonl", "messages")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_split_does_not_write_over_its_source_and_leaves_nothing_of_an_earlier_one(tmp_path: Path) -> None:
+    rows = [{"prompt": f"question {n}", "completion": "a"} for n in range(20)]
+    source = written(tmp_path, "train.jsonl", lines(rows))
+    with pytest.raises(Invalid, match="would be written over"):
+        part(source, tmp_path, {"train": 80, "validation": 20})
+    assert rows_of(tmp_path / "train.jsonl") == rows
+    part(source, tmp_path / "out", {"train": 60, "validation": 20, "test": 20})
+    part(source, tmp_path / "out", {"train": 80, "validation": 20})
+    assert not (tmp_path / "out/test.jsonl").exists()

@@ -3,7 +3,9 @@
 import gzip
 import importlib
 import json
+import time
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,41 @@ def test_a_held_out_prompt_among_the_training_rows_is_a_leak(tmp_path: Path) -> 
     leaks = [(problem.file, problem.line, problem.other) for problem in found.problems if problem.kind == "leakage"]
     assert leaks == [(1, 11, (0, 8)), (2, 1, (0, 10))]
     assert found.verdict == "hurts"
+
+
+def test_a_leak_into_an_evaluation_file_is_seen_past_the_system_prompt(tmp_path: Path) -> None:
+    def chat(row: dict[str, str]) -> dict:
+        turns = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]
+        return {"system": "Answer from the table, and be brief about it, please.", "messages": turns}
+
+    train = source(tmp_path, [chat(row) for row in rows_about(40)])
+    asked = [
+        {"prompt": rows_about(40)[9]["prompt"], "referenceResponse": "x"},
+        {"prompt": "something else entirely", "referenceResponse": "y"},
+    ]
+    found = check(train, evaluation=(source(tmp_path, asked, "evaluation.jsonl"),))
+    leaks = [(problem.line, problem.other) for problem in found.problems if problem.kind == "leakage"]
+    assert leaks == [(1, (0, 10))]
+
+
+def test_evaluation_rows_without_an_answer_are_no_missing_label(tmp_path: Path) -> None:
+    train = source(tmp_path, [pair(row["prompt"], ("yes", "no")[n % 2]) for n, row in enumerate(rows_about(40))])
+    judged = source(tmp_path, [{"prompt": row["prompt"]} for row in rows_about(5, 100)], "evaluation.jsonl")
+    assert not check(train, evaluation=(judged,)).counts["label-missing"]
+
+
+def test_checks_at_the_same_time_do_not_disturb_each_other(tmp_path: Path) -> None:
+    texts = [source(tmp_path, rows_about(300 * (n + 1), 1000 * n), f"{n}.jsonl") for n in range(4)]
+    alone = [dict(check(one).counts) for one in texts]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda one: dict(check(one).counts), texts * 3)) == alone * 3
+
+
+def test_a_crafted_line_takes_no_longer_than_others(tmp_path: Path) -> None:
+    rows = [pair("token" * 20_000, "a"), pair("-eyJ" * 20_000, "b"), pair("1 " * 30_000, "c"), pair("@" * 50_000, "d")]
+    began = time.monotonic()
+    check(source(tmp_path, rows))
+    assert time.monotonic() - began < 5
 
 
 def test_near_duplicates_are_told_from_two_questions_on_one_document(tmp_path: Path) -> None:

@@ -75,6 +75,37 @@ def test_what_comes_twice_or_is_held_out_goes(tmp_path: Path) -> None:
     assert "leakage" not in after.counts
 
 
+def test_a_comma_within_an_answer_stays(tmp_path: Path) -> None:
+    bad = '{"prompt": "p", "completion": "[1, 2, ] and {a: 1,}",}'
+    rows, log, _ = mend(tmp_path, {"prompt": "a", "completion": "b"}, bad)
+    assert rows[1] == {"prompt": "p", "completion": "[1, 2, ] and {a: 1,}"}
+    assert log[0]["change"] == "mended"
+
+
+def test_rows_that_differ_in_case_alone_are_both_kept(tmp_path: Path) -> None:
+    rows, log, _ = mend(tmp_path, {"prompt": "x = 1", "completion": "ok"}, {"prompt": "X = 1", "completion": "ok"})
+    assert len(rows) == 2
+    assert log == []
+
+
+def test_all_rows_that_leak_go(tmp_path: Path) -> None:
+    train = [{"prompt": "p", "completion": answer} for answer in "ab"] + [{"prompt": "q", "completion": "c"}]
+    rows, _, after = mend(tmp_path, *train, held_out=({"prompt": "P", "completion": "d"},))
+    assert rows == [train[2]]
+    assert "leakage" not in after.counts
+
+
+def test_what_a_family_reserves_is_left_out_and_not_called_mended(tmp_path: Path) -> None:
+    def nova(text: str) -> dict:
+        turns = [{"role": "user", "content": [{"text": text}]}, {"role": "assistant", "content": [{"text": "b"}]}]
+        return {"schemaVersion": "bedrock-conversation-2024", "messages": turns}
+
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(nova(text)) + "\n" for text in ("fine", "User: hello")))
+    found = datasets.preflight(datasets.Files(local_file(tmp_path / "train.jsonl")), SUPERVISED, family="nova")
+    changes = repair(found, tmp_path / "out.jsonl", tmp_path / "log.jsonl")
+    assert (changes.kept, changes.mended, changes.left_out) == (1, 0, 1)
+
+
 def test_rows_without_a_fault_keep_their_bytes(tmp_path: Path) -> None:
     odd = '{ "messages":[{"role":"user","content":"\\u00e4"},{"role":"assistant","content":" b "}] }'
     mend(tmp_path, odd, "not json")

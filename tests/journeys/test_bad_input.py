@@ -38,7 +38,7 @@ def bucket(outcrop: Outcrop) -> None:
         ({"baseModelIdentifier": "no.such-model-v1:0"}, "There is no base model 'no.such-model-v1:0'. The catalogue has outcrop.pebble"),
         ({"outputDataConfig": {"s3Uri": "s3://missing-bucket/out"}}, "there is no bucket 'missing-bucket'"),
         ({"trainingDataConfig": {}}, "trainingDataConfig must have s3Uri"),
-        ({"customizationType": "DISTILLATION"}, "customizationType DISTILLATION is not implemented"),
+        ({"customizationType": "REINFORCEMENT_FINE_TUNING"}, "customizationType REINFORCEMENT_FINE_TUNING is not implemented"),
         ({"customModelKmsKeyId": "arn:aws:kms:us-east-1:123456789012:key/12345678-1234-1234-1234-123456789012"}, "does not encrypt"),
         ({"jobName": "bad name !!"}, "Value 'bad name !!' at 'jobName' failed to satisfy constraint"),
         ({"jobTags": [{"key": "a", "value": "1"}, {"key": "a", "value": "2"}]}, "comes twice"),

@@ -192,7 +192,7 @@ def test_the_notebooks_prompts(server: Outcrop) -> None:
     ("change", "said"),
     [
         ({"customizationConfig": None}, "teacherModelConfig is missing"),
-        ({"trainingDataConfig": {}}, "either s3Uri or invocationLogsConfig"),
+        ({"trainingDataConfig": {}}, "must have s3Uri or, for a distillation"),
         ({"customizationType": "FINE_TUNING"}, "is for customizationType DISTILLATION"),
         ({"hyperParameters": {"distillationPairs": "5"}}, "distillationPairs is 5"),
     ],

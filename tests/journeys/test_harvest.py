@@ -134,6 +134,31 @@ def test_a_teacher_answers_anew_and_the_model_tells_its_whole_story(
     outcrop(server, "lineage", "harvested", "--rebuild", code=1)
 
 
+def test_a_second_harvest_with_a_teacher_asks_only_what_is_new_and_mixes_nothing_up(
+    server: Outcrop, asked: dict[str, str], tmp_path: Path
+) -> None:
+    target = tmp_path / "again.jsonl"
+    harvest = (
+        "data",
+        "harvest",
+        "s3://calls/AWSLogs",
+        "--out",
+        str(target),
+        "--teacher",
+        BASE,
+        "--max-tokens",
+        "60",
+        "--no-near",
+    )
+    outcrop(server, *harvest, "--metadata", "team=other")
+    outcrop(server, *harvest)
+    for row in lines(target):
+        question, answer = (turn["content"] for turn in row["messages"])
+        assert answer == server.ask(BASE, question, inferenceConfig={"maxTokens": 60, "temperature": 0})
+    keys = [line["key"] for line in lines(tmp_path / "again.jsonl.answers.jsonl")]
+    assert len(keys) == len(set(keys))
+
+
 def test_nothing_left_is_said_with_the_reasons(server: Outcrop, asked: dict[str, str], tmp_path: Path) -> None:
     outcrop(
         server,

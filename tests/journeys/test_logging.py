@@ -192,6 +192,12 @@ def test_a_large_body_lies_in_an_object_of_its_own(logging: Outcrop) -> None:
     assert json.loads(gzip.decompress(body))["messages"] == text(long)
 
 
+def test_a_body_of_several_lines_is_one_record(logging: Outcrop) -> None:
+    body = {"prompt": "Name a river.", "max_gen_len": 5}
+    answer = logging.client("bedrock-runtime").invoke_model(modelId=BASE, body=json.dumps(body, indent=2))
+    assert record_of(logging, answer["ResponseMetadata"]["RequestId"])["input"]["inputBodyJson"] == body
+
+
 def test_metadata_out_of_its_limits_is_refused(logging: Outcrop) -> None:
     with openai.OpenAI(base_url=f"{logging.endpoint}/v1", api_key=logging.keys.bearer, max_retries=0) as client:
         with pytest.raises(openai.BadRequestError, match="requestMetadata"):

@@ -1,6 +1,7 @@
 """The journal and the delivery: whole lines, once, also when a process died in between."""
 
 import gzip
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -125,3 +126,43 @@ def test_a_damaged_file_is_told_and_the_others_are_read(tmp_path: Path) -> None:
     assert len(told) == 2
     assert "cannot be read" in told[0] or "cannot be read" in told[1]
     assert delivered(storage) == ["r1"]
+
+
+def test_a_bucket_that_is_gone_holds_up_no_other(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    writing = logs(storage, "gone")
+    writing.write(entry(1))
+    writing._journal.close()
+    writing.configure({"s3Config": {"bucketName": "audit", "keyPrefix": "p"}})
+    writing.write(entry(2))
+    writing._journal.close()
+    assert not writing._deliver()
+    assert delivered(storage) == ["r2"]
+
+
+def test_a_prefix_called_data_hides_nothing(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    writing = logs(storage)
+    writing.configure({"s3Config": {"bucketName": "audit", "keyPrefix": "team/data"}})
+    writing.write(entry(1))
+    writing._journal.close()
+    writing._deliver()
+    assert [one.request_id for one in read_logs(storage.objects, "audit", "team/") if isinstance(one, Logged)] == ["r1"]
+
+
+def test_a_write_that_fails_half_way_spoils_no_other_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path)
+    journal.append(Head("b", ""), "us-east-1", "h", b"{1}")
+    real = os.write
+
+    def short(file: int, data: bytes) -> int:
+        real(file, bytes(data)[:4])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("outcrop.logs.journal.os.write", short)
+    with pytest.raises(OSError, match="No space"):
+        journal.append(Head("b", ""), "us-east-1", "h", b"{2}")
+    monkeypatch.undo()
+    journal.append(Head("b", ""), "us-east-1", "h", b"{3}")
+    journal.close()
+    assert [line for *_, line in lines_of(journal.closed()[0])] == [b"{1}", b"{3}"]

@@ -85,6 +85,22 @@ def test_what_cannot_be_learned_from_says_why(given: object, said: object, reaso
     assert reason in read
 
 
+def test_a_streamed_call_of_a_tool_is_no_answer() -> None:
+    said = [
+        {"type": "content_block_delta", "delta": {"text": "I'll look it up."}},
+        {"type": "content_block_start", "content_block": {"type": "tool_use"}},
+    ]
+    assert exchange_of(logged(CLAUDE, said)) == "the call uses tools"
+    streamed = [{"contentBlockStart": {"start": {"toolUse": {"name": "x"}}}}]
+    assert exchange_of(logged(CONVERSE, streamed)) == "the call uses tools"
+
+
+def test_what_stands_before_the_first_human_is_the_system_prompt() -> None:
+    read = exchange_of(logged({"prompt": "You are a pirate.\n\nHuman: hi\n\nAssistant:"}, {"completion": "Ahoy"}))
+    assert isinstance(read, Exchange)
+    assert (read.asked.system, read.asked.messages[0].text) == ("You are a pirate.", "hi")
+
+
 def test_a_refused_call_is_none() -> None:
     assert (
         exchange_of(logged(CONVERSE, None, error="ThrottlingException")) == "the call was refused (ThrottlingException)"

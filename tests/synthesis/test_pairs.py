@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -147,6 +149,41 @@ def test_a_data_set_is_made_parted_by_document_and_taken_up_again(tmp_path: Path
     kept = registry.find_data_set(sha256_of(tmp_path / "made/train.jsonl"))
     assert kept is not None
     assert kept.details["teacher"] == stand_in.name
+
+
+def test_what_must_fail_fails_before_anything_is_asked(tmp_path: Path, stand_in: OpenAITeacher) -> None:
+    documents(tmp_path)
+    storage = Storage(tmp_path / "home")
+    asked = Counting(stand_in)
+    one = passages_of(sources_of([str(tmp_path / "docs/harbour.md")], storage), Options())
+    for options, said in (
+        (Options(), "cannot be parted into 3 parts"),
+        (Options(form="prompt/completion", system="s", shares={"train": 100.0}), "has a system prompt"),
+    ):
+        with pytest.raises(Invalid, match=said):
+            synthesize(one, tmp_path / "made", asked, Templates.read(), options, Registry(storage), [])
+    assert asked.asked == 0
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A teacher's endpoint that finds every prompt too long."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(400)
+        self.end_headers()
+        self.wfile.write(b"too long")
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_a_question_that_is_refused_is_no_end_of_the_teacher() -> None:
+    server = HTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with pytest.raises(Invalid, match="answers 400: too long"):
+        OpenAITeacher("m", f"http://127.0.0.1:{server.server_address[1]}/v1").answer(Conversation.of("x"), 5)
+    server.shutdown()
+    server.server_close()
 
 
 def test_a_teacher_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
