@@ -5,12 +5,14 @@ signatures, where they begin) goes to files, 76 bytes a row.
 """
 
 import hashlib
+import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -42,16 +44,13 @@ KEPT = 10_000
 LABEL_CHARS, MOST_LABELS = 64, 2000
 # One row in so many is asked for its language, 2,000 of a stretch at most.
 LANGUAGE_EVERY, MOST_LANGUAGES = 7, 2000
-RENDERED_AT_ONCE = 256
+RENDERED_AT_ONCE = 32
+# Words whose tokens are remembered.
+MOST_WORDS = 300_000
 COLUMNS = {
-    "line": "<i8",
-    "offset": "<i8",
-    "size": "<i4",
-    "prompt": "<u8",
-    "turns": "<u8",
-    "answer": "<u8",
-    "bands": "<u4",
-}
+    "line": "<i8", "offset": "<i8", "size": "<i4", "prompt": "<u8", "turns": "<u8", "answer": "<u8",
+    **{f"band{number}": "<u4" for number in range(BANDS)},
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -147,6 +146,7 @@ class _Scanner:
         self._allowed = tuple(FORMATS[name] for name in stretch.allowed)
         self._renderer = Renderer(stretch.base) if stretch.base is not None else None
         self._long: list[tuple[int, Content]] = []
+        self._words: dict[str, int] = {}
         stretch.columns.mkdir(parents=True, exist_ok=True)
         self._files = {name: (stretch.columns / name).open("wb") for name in COLUMNS}
 
@@ -183,21 +183,22 @@ class _Scanner:
             return
         hashes = bytearray()
         is_row = np.zeros(len(lines), bool)
-        contents: dict[int, Content] = {}
         block = b"".join(lines)
         starts = np.concatenate([[0], np.cumsum([len(line) for line in lines])])
         is_text = _is_utf8(block)  # decoders pass over bytes that they do not need
         asked = {bisect_right(starts, place) - 1 for place in suspects(block)}
         for index, (number, line) in enumerate(zip(numbers, lines, strict=True)):
-            content = self._row(number, line, is_text or _is_utf8(line))
-            if content is None:
-                continue
+            said = self._quick(line) if is_text else None
+            content: Content | None = None
+            if said is None:
+                content = self._row(number, line, is_text or _is_utf8(line))
+                if content is None:
+                    continue
+                said = _said(content)
             is_row[index] = True
-            hashes += self._keep(number, content)
+            hashes += self._keep(number, line, said)
             if index in asked:
-                contents[index] = content
-        for index, content in contents.items():
-            self._search(numbers[index], lines[index], content)
+                self._search(number, line, content if content is not None else self._content(line))
         if not is_row.any():
             return
         self._write("line", np.asarray(numbers)[is_row])
@@ -207,10 +208,43 @@ class _Scanner:
             ("prompt", "turns", "answer"), np.frombuffer(hashes, "<u8").reshape(-1, 3).T, strict=True
         ):
             self._write(name, values)
-        self._write("bands", signatures(block, starts[:-1])[is_row])
+        for number, keys in enumerate(signatures(block, starts[:-1])[is_row].T):
+            self._write(f"band{number}", keys)
 
     def _write(self, name: str, values: np.ndarray) -> None:
         self._files[name].write(np.ascontiguousarray(values.astype(COLUMNS[name], copy=False)).data)
+
+    def _quick(self, line: bytes) -> "_Said | None":
+        """What an ordinary row of the commonest forms says; None for any other, which is then read in full."""
+        if self._stretch.rules is not None or len(line) > MOST_LINE_BYTES:
+            return None
+        try:
+            if self._form is PAIRS:
+                pair = PAIRS.decoder.decode(line)
+                said = _Said(None, pair.prompt, pair.completion, 2)
+            elif self._form is CHAT:
+                chat = CHAT.decoder.decode(line)
+                asked, answered = chat.messages
+                if (asked.role, answered.role) != ("user", "assistant") or b"Human:" in line or b"Assistant:" in line:
+                    return None
+                said = _Said(chat.system, asked.content, answered.content, 2)
+            else:
+                return None
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            return None
+        if not said.turns or not said.answer or said.turns.isspace() or said.answer.isspace() or said.system == "":
+            return None
+        if said.system is not None and said.system.isspace():
+            return None
+        self._found.rows += 1
+        return said
+
+    def _content(self, line: bytes) -> Content:
+        """The content of a row that was found to be right."""
+        assert self._form is not None
+        content = read_row(1, line, self._form)[0]
+        assert content is not None
+        return content
 
     def _row(self, number: int, line: bytes, is_text: bool) -> Content | None:
         """A line's content, or None when it has none that could be learned."""
@@ -232,11 +266,11 @@ class _Scanner:
                 return None
         form = self._form or self._allowed[-1]
         content, problems = read_row(number, line, form)
-        if all(KINDS[problem.kind].severity != FAILS for problem in problems):
+        if content is not None and all(KINDS[problem.kind].severity != FAILS for problem in problems):
             for problem in problems:
                 found.add(problem)
             if self._stretch.rules is not None:
-                self._ask_family(number, line, problems, self._stretch.rules)
+                self._ask_family(number, line, problems, content, self._stretch.rules)
             return content
         if self._form is not None and form is not DOCUMENTS:
             other = detect(line, self._allowed)
@@ -248,8 +282,10 @@ class _Scanner:
             found.add(problem)
         return None
 
-    def _ask_family(self, number: int, line: bytes, problems: list[Problem], rules: Family) -> None:
-        """What AWS would refuse of a row that a job here takes, because of how it is written."""
+    def _ask_family(self, number: int, line: bytes, problems: list[Problem], content: Content, rules: Family) -> None:
+        """What AWS would refuse of a row that a job here takes."""
+        for kind, place, message in rules.problems_of(content):
+            self._found.add(Problem(number, place, message, kind=kind))
         if rules.schema_is_fixed:
             for problem in problems:
                 self._found.add(msgspec.structs.replace(problem, kind="limit"))
@@ -257,47 +293,56 @@ class _Scanner:
             message = f"is a system prompt as a message; {rules.name} takes it as the key system"
             self._found.add(Problem(number, "messages.0.role", message, kind="limit"))
 
-    def _keep(self, number: int, content: Content) -> bytes:
+    def _keep(self, number: int, line: bytes, said: "_Said") -> bytes:
         """Take note of a row; the hashes of its prompt, of that without its system prompt, and of its answer."""
-        found, stretch = self._found, self._stretch
-        if isinstance(content, Conversation):
-            answer = content.messages[-1].text
-            turns = "\x1f".join(message.text for message in content.messages[:-1])
-            prompt = f"{content.system}\x1e{turns}" if content.system is not None else turns
-            found.systems += content.system is not None
-            found.may_have_systems |= self._form in (CHAT, BEDROCK_CHAT)
+        found = self._found
+        system, turns, answer, messages = said
+        if messages:
+            found.systems += system is not None
+            found.may_have_systems |= self._form is CHAT or self._form is BEDROCK_CHAT
             labels = found.labels
             if labels is not None:
-                if len(answer) <= LABEL_CHARS:
-                    labels[answer] += 1
-                else:
-                    labels[""] += 1
+                labels[answer if len(answer) <= LABEL_CHARS else ""] += 1
                 if len(labels) > MOST_LABELS:
                     found.labels = None
             if answer[:1].isspace() or answer[-1:].isspace():
-                place = (
-                    "completion"
-                    if stretch.form == "prompt/completion"
-                    else f"messages.{len(content.messages) - 1}.content"
-                )
+                place = "completion" if self._form is PAIRS else f"messages.{messages - 1}.content"
                 found.add(Problem(number, place, "begins or ends in white space", kind="answer-space"))
-        else:
-            prompt, turns, answer = content, content, ""
-        if found.rows % LANGUAGE_EVERY == 1 and len(found.languages) < MOST_LANGUAGES:
-            found.languages.append((number, language_of(turns.rpartition("\x1f")[2]), language_of(answer)))
-        if stretch.rules is not None:
-            for kind, place, message in stretch.rules.problems_of(content):
-                found.add(Problem(number, place, message, kind=kind))
-        if self._renderer is not None and isinstance(content, Conversation):
-            chars = sum(len(message.text.encode()) for message in content.messages) + len(
-                (content.system or "").encode()
-            )
-            if chars * self._widest > stretch.most_tokens - self._frame(len(content.messages)):
-                self._long.append((number, content))
+            # A token is a byte at least, and a line of JSON is no shorter than what it says.
+            if self._renderer is not None and len(line) * self._widest > self._stretch.most_tokens - self._frame(
+                messages
+            ):
+                if self._estimate((system or "", turns, answer)) > self._stretch.most_tokens - self._frame(messages):
+                    self._long.append((number, self._content(line)))
                 if len(self._long) >= RENDERED_AT_ONCE:
                     self._render()
-        asked = _hash(prompt)
-        return asked + (asked if turns is prompt else _hash(turns)) + _hash(answer)
+        if found.rows % LANGUAGE_EVERY == 1 and len(found.languages) < MOST_LANGUAGES:
+            found.languages.append((number, language_of(turns.rpartition("\x1f")[2]), language_of(answer)))
+        asked = _hash(turns)
+        return (asked if system is None else _hash(f"{system}\x1e{turns}")) + asked + _hash(answer)
+
+    def _estimate(self, texts: tuple[str, ...]) -> float:
+        """A row's tokens, a tenth more than what its words have by themselves.
+
+        Tokenizers that part a text into words first, as nearly all do, count the same but for odd white space; what the others would
+        count is not known so, and infinite. Words are counted once: an ordinary text takes a tenth of the time of its tokens.
+        """
+        assert self._renderer is not None
+        tokenizer, known = self._renderer.tokenizer, self._words
+        if tokenizer.pre_tokenizer is None or tokenizer.normalizer is not None:
+            return math.inf
+        total = 0
+        for text in texts:
+            words = text.split(" ")
+            new = [word for word in set(words) if word not in known]
+            if new:
+                if len(known) > MOST_WORDS:
+                    known.clear()
+                    new = list(set(words))
+                encoded = tokenizer.encode_batch_fast([f" {word}" for word in new], add_special_tokens=False)
+                known.update(zip(new, (len(one.ids) for one in encoded), strict=True))
+            total += sum(map(known.__getitem__, words))
+        return 1.1 * total
 
     @cached_property
     def _widest(self) -> int:
@@ -340,6 +385,22 @@ class _Scanner:
                 article = "an" if found.name[0] in "AIe" else "a"
                 said = f"holds what looks like {article} {found.name}: {found.masked}"
                 self._found.add(Problem(number, place, said, at + 1 if at >= 0 else None, found.kind))
+
+
+class _Said(NamedTuple):
+    """What a row says, and in how many messages; 0 for plain text."""
+
+    system: str | None
+    turns: str
+    answer: str
+    messages: int
+
+
+def _said(content: Content) -> _Said:
+    if isinstance(content, str):
+        return _Said(None, content, "", 0)
+    turns = "\x1f".join(message.text for message in content.messages[:-1])
+    return _Said(content.system, turns, content.messages[-1].text, len(content.messages))
 
 
 def texts_of(content: Content, form: Format | None) -> Iterator[tuple[str, str]]:
@@ -387,22 +448,32 @@ class Columns:
     """(file, folder, lines before the stretch)"""
 
     def read(self, name: str) -> np.ndarray:
-        """One value for each row; `bands` has BANDS of them."""
+        """One value for each row."""
         parts = []
         for _, folder, lines_before in self.folders:
             values = np.fromfile(folder / name, COLUMNS[name])
             parts.append(values + lines_before if name == "line" else values)
-        joined = np.concatenate(parts) if parts else np.zeros(0, COLUMNS[name])
-        return joined.reshape(-1, BANDS) if name == "bands" else joined
+        return np.concatenate(parts) if parts else np.zeros(0, COLUMNS[name])
 
-    def band(self, number: int) -> np.ndarray:
-        """One of the bands, without reading the others into memory."""
-        parts = [
-            np.array(np.memmap(folder / "bands", "<u4", "r").reshape(-1, BANDS)[:, number])
-            for _, folder, _ in self.folders
-            if (folder / "bands").stat().st_size
-        ]
-        return np.concatenate(parts) if parts else np.zeros(0, np.uint32)
+    def take(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """The values of some rows; of the others a folder's at a time are in memory."""
+        taken = np.zeros(len(rows), COLUMNS[name])
+        for begin, end, folder, lines_before in self._spans:
+            here = (rows >= begin) & (rows < end)
+            if here.any():
+                values = np.fromfile(folder / name, COLUMNS[name])[rows[here] - begin]
+                taken[here] = values + lines_before if name == "line" else values
+        return taken
+
+    @cached_property
+    def _spans(self) -> list[tuple[int, int, Path, int]]:
+        """Where each folder's rows begin and end among all, and the lines before them."""
+        spans, begin = [], 0
+        for _, folder, lines_before in self.folders:
+            end = begin + (folder / "line").stat().st_size // 8
+            spans.append((begin, end, folder, lines_before))
+            begin = end
+        return spans
 
     def files(self) -> np.ndarray:
         """The file of each row."""

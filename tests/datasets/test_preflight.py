@@ -3,6 +3,7 @@
 import gzip
 import importlib
 import json
+import random
 import time
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from outcrop.datasets.formats import PLAIN_TEXT, SUPERVISED
 from outcrop.datasets.kinds import FAILS, KINDS
 from outcrop.datasets.source import Source, local_file
 from outcrop.errors import Invalid
+from outcrop.rendering import Conversation, Renderer
 from tests.models import make_tokenizer
 
 DATA = Path(__file__).parents[2].parent / "shared/data"
@@ -235,6 +237,32 @@ def test_over_long_rows_are_counted_in_the_bases_own_tokens(tmp_path: Path) -> N
     rows = [pair("the cat sat " * count, "x") for count in (1, 4, 9, 20)]
     found = check(source(tmp_path, rows), base=datasets.Base(tmp_path, 60))
     assert [problem.line for problem in found.problems if problem.kind == "overlong"] == [4]
+
+
+def test_no_row_is_too_long_unseen_near_the_limit(tmp_path: Path) -> None:
+    """Rows around the limit are told by their real tokens, whatever estimates stand before."""
+    draw = random.Random(3)
+    words = [
+        "the",
+        "harbour",
+        "Zq\u00e9x",
+        "1,234",
+        "\n\n",
+        "",
+        "don't",
+        "naïve",
+        "a_b-c",
+        "\t",
+        "({[",
+        "supercalifragilistic",
+    ]
+    rows = [pair(" ".join(draw.choices(words, k=draw.randint(150, 420))), "x y z") for _ in range(120)]
+    renderer = Renderer(PEBBLE)
+    lengths = [len(renderer.training_row(Conversation.of(row["prompt"], row["completion"])).tokens) for row in rows]
+    most = sorted(lengths)[60]
+    found = check(source(tmp_path, rows), base=datasets.Base(PEBBLE, most), compares=False)
+    told = {problem.line for problem in found.problems if problem.kind == "overlong"}
+    assert told == {line for line, length in enumerate(lengths, 1) if length > most}
 
 
 def test_every_kind_of_finding_is_in_the_table_with_a_remedy() -> None:
