@@ -298,10 +298,10 @@ def _of_whole_files(
     train = scanned[0]
     if 0 < train.systems < train.rows - train.failing:
         message = f"{train.systems:,} of {train.rows:,} rows have a system prompt, the others none"
-        yield Problem(0, "system", message, kind="system-prompt")
+        yield Problem(0, "", message, kind="system-prompt")
     elif train.rows and not train.systems and train.may_have_systems:
-        message = "has no row with a system prompt; if the model will be asked with one, train it with that"
-        yield Problem(0, "system", message, kind="system-prompt")
+        message = "no row has a system prompt; if the model will be asked with one, train it with that"
+        yield Problem(0, "", message, kind="system-prompt")
     if 0 < train.rows < FEW_ROWS:
         yield Problem(
             0, "", f"has {train.rows} rows; AWS takes no fewer than {FEW_ROWS} for Claude 3 Haiku", kind="few-rows"

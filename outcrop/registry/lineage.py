@@ -44,7 +44,7 @@ def trace(registry: Registry, objects: Objects, model: CustomModel, depth: int =
         ("losses", ", ".join(losses) or "unknown"),
         ("arn", model.arn),
     ]
-    return Node("model", model.name, details, sources)
+    return Node("model", f"model {model.name}", details, sources)
 
 
 def _settings(model: CustomModel) -> Node:
@@ -58,7 +58,7 @@ def _settings(model: CustomModel) -> Node:
 def _base(model: CustomModel) -> Node:
     lineage = model.lineage
     details = [("renderer", _short(lineage.get("renderer", ""))), ("weights", _short(lineage.get("base_sha256", "")))]
-    return Node("base", lineage.get("base", model.base), [(name, said) for name, said in details if said])
+    return Node("base", f"base {lineage.get('base', model.base)}", [(name, said) for name, said in details if said])
 
 
 def _data(
@@ -82,7 +82,7 @@ def _data(
     sources = _origins(registry, objects, known, depth) if known is not None else []
     teacher = (known.details.get("teacher") if known is not None else "") or (distillation or {}).get("teacher", "")
     if teacher:
-        sources.insert(0, Node("teacher", teacher, []))
+        sources.insert(0, Node("teacher", f"teacher {teacher}", []))
     return Node(
         "data",
         f"{what} {file['uri']}",
@@ -96,7 +96,9 @@ def _origins(registry: Registry, objects: Objects, made: DataSet, depth: int) ->
     return [
         _data(registry, objects, one.what, {"uri": one.uri, "sha256": one.sha256}, depth=depth + 1)
         if one.what == "file"
-        else Node(one.what, one.uri, [(name, said) for name, said in [("sha256", _short(one.sha256))] if said])
+        else Node(
+            one.what, f"{one.what} {one.uri}", [(name, said) for name, said in [("sha256", _short(one.sha256))] if said]
+        )
         for one in made.origins
     ]
 

@@ -6,7 +6,8 @@ from html import escape
 from outcrop.registry.lineage import Node
 
 WIDTH, LINE, PAD, GAP_X, GAP_Y = 300, 17, 12, 70, 18
-CHARACTERS = 42
+# Characters a line takes, in the small type and in the bold one.
+CHARACTERS, TITLE_CHARACTERS = 42, 34
 COLORS = {
     "model": "#0b6e4f", "base": "#344054", "settings": "#667085", "data": "#175cd3", "teacher": "#7a5af8", "logs": "#b54708", "documents": "#b54708",
 }  # fmt: skip
@@ -46,17 +47,17 @@ def page(node: Node) -> str:
 
 
 def _box(node: Node, column: int) -> _Box:
-    lines = [("title", part) for part in _wrapped(node.title)]
+    lines = [("title", part) for part in _wrapped(node.title, TITLE_CHARACTERS)]
     for name, said in node.details:
-        lines += [("soft", part) for part in _wrapped(f"{name}: {said}")]
+        lines += [("soft", part) for part in _wrapped(f"{name}: {said}", CHARACTERS)]
     return _Box(node, lines, column, sources=[_box(source, column + 1) for source in node.sources])
 
 
-def _wrapped(text: str) -> list[str]:
-    """A text in lines, parted at spaces and slashes where there are any."""
+def _wrapped(text: str, most: int) -> list[str]:
+    """A text in lines, parted after spaces, slashes, commas and hyphens where there are any."""
     lines, rest = [], text
-    while len(rest) > CHARACTERS:
-        cut = max(rest.rfind(mark, CHARACTERS // 2, CHARACTERS) for mark in " /,") + 1 or CHARACTERS
+    while len(rest) > most:
+        cut = max(rest.rfind(mark, most // 2, most) for mark in " /,-") + 1 or most
         lines.append(rest[:cut].rstrip())
         rest = rest[cut:]
     return [*lines, rest]

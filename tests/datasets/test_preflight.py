@@ -227,7 +227,7 @@ def test_a_system_prompt_in_some_rows_alone_is_told(tmp_path: Path) -> None:
 
     some = check(source(tmp_path, [chat(n, **({"system": "Be brief."} if n % 2 else {})) for n in range(6)]))
     assert "3 of 6 rows have a system prompt" in " ".join(map(str, some.problems))
-    assert "no row with a system prompt" in " ".join(
+    assert "no row has a system prompt" in " ".join(
         map(str, check(source(tmp_path, [chat(n) for n in range(6)])).problems)
     )
 
