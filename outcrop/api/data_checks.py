@@ -73,7 +73,7 @@ def check(
     """The check itself, with the installation's limits; `fewest` rows in the place of its own. Raises Invalid, NotFound."""
     if asked.customizationType not in TYPES:
         raise Invalid(f"customizationType is {asked.customizationType!r}; it must be {' or '.join(TYPES)}")
-    is_text, settings = asked.customizationType == "CONTINUED_PRE_TRAINING", service.settings
+    is_text = asked.customizationType == "CONTINUED_PRE_TRAINING"
     base, wrong = None, ""
     if asked.baseModelIdentifier:
         parent = service.registry.find_custom(asked.baseModelIdentifier)
@@ -85,13 +85,9 @@ def check(
         except Invalid as error:
             wrong = error.message
         base = datasets.Base(service.registry.weights(asked.baseModelIdentifier).folder, most_tokens)
-    training = datasets.Limits(
-        fewest or (1 if is_text else settings.min_training_rows),
-        settings.max_pretraining_rows if is_text else settings.max_training_rows, settings.max_training_bytes,
-    )  # fmt: skip
-    held_out = datasets.Limits(1, settings.max_validation_rows, settings.max_validation_bytes)
     found = datasets.preflight(
-        files, PLAIN_TEXT if is_text else SUPERVISED, (training, held_out), base, asked.hyperParameters, asked.family, kept=kept
+        files, PLAIN_TEXT if is_text else SUPERVISED, datasets.limits_of(service.settings, is_text, fewest), base, asked.hyperParameters,
+        asked.family, kept=kept,
     )  # fmt: skip
     if wrong:
         found.add(Problem(0, "", wrong, kind="hyperparameter"))

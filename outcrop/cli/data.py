@@ -48,7 +48,12 @@ def check(
     family: Annotated[
         str, typer.Option(help="also say what AWS would refuse of this family's data, such as nova")
     ] = "",
-    names: Annotated[bool, typer.Option("--names", help="look for names of people, too (needs the pii extra)")] = False,
+    names: Annotated[
+        bool,
+        typer.Option(
+            "--names", help="look for names of people, too, in the first 20,000 rows of each file (needs the pii extra)"
+        ),
+    ] = False,
     fix: Annotated[Path | None, typer.Option(help="write a repaired copy here, and its log beside it")] = None,
     shown: Annotated[int, typer.Option(help="findings of each kind to show", min=1)] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object with every finding")] = False,

@@ -5,13 +5,13 @@ token ids with what is learned of them. Nothing is ever cut to fit. The room kno
 """
 
 from outcrop.datasets.cache import RowsCache
-from outcrop.datasets.preflight import Base, Files, Limits, Preflight, check, preflight
+from outcrop.datasets.preflight import Base, Files, Limits, Preflight, check, limits_of, preflight
 from outcrop.datasets.prepare import render, split
 from outcrop.datasets.report import Report
 from outcrop.datasets.rows import Rows
 from outcrop.datasets.source import Source, find, read_lines
 
 __all__ = [
-    "Base", "Files", "Limits", "Preflight", "Report", "Rows", "RowsCache", "Source", "check", "find", "preflight", "read_lines",
+    "Base", "Files", "Limits", "Preflight", "Report", "Rows", "RowsCache", "Source", "check", "find", "limits_of", "preflight", "read_lines",
     "render", "split",
 ]  # fmt: skip

@@ -5,14 +5,12 @@ It works on what `scan` kept of each row, a column at a time; the few rows that 
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from outcrop.datasets.formats import FORMATS, Content, Problem, read_row
+from outcrop.datasets.formats import FORMATS, Problem, read_row
 from outcrop.datasets.likeness import BANDS, alike
-from outcrop.datasets.scan import Columns
-from outcrop.rendering import Conversation
+from outcrop.datasets.scan import Columns, Said, said_of
 
 # Rows that seem alike are compared with so many of their kind at most, and so many pairs in all.
 NEIGHBOURS, MOST_PAIRS = 6, 60_000
@@ -145,9 +143,9 @@ def _near(
         )
     )
     opened = [path.open("rb") for path in paths]
-    texts: dict[int, _Said | None] = {}
+    texts: dict[int, Said | None] = {}
 
-    def text(index: int) -> _Said | None:
+    def text(index: int) -> Said | None:
         if index not in texts:
             if len(texts) > 20_000:
                 texts.clear()
@@ -170,7 +168,7 @@ def _near(
                 or not (alike(mine.answer, yours.answer) and alike(mine.turns, yours.turns))
             ):
                 continue
-            if file == other and not alike(mine.system, yours.system):
+            if file == other and not alike(mine.system or "", yours.system or ""):
                 continue
             named.add(right)
             if file == other:
@@ -186,17 +184,6 @@ def _near(
             one.close()
 
 
-class _Said(NamedTuple):
-    """What a row says."""
-
-    system: str
-    turns: str
-    answer: str
-
-
-def _said(line: bytes, form: str) -> _Said | None:
-    content: Content | None = read_row(1, line, FORMATS[form])[0]
-    if isinstance(content, Conversation):
-        turns = "\n".join(message.text for message in content.messages[:-1])
-        return _Said(content.system or "", turns, content.messages[-1].text)
-    return _Said("", content, "") if content is not None else None
+def _said(line: bytes, form: str) -> Said | None:
+    content = read_row(1, line, FORMATS[form])[0]
+    return said_of(content) if content is not None else None

@@ -24,6 +24,7 @@ from outcrop.datasets.scan import KEPT, Columns, Scanned, Stretch, scan
 from outcrop.datasets.source import PLAIN_TEXT_ENDINGS, Source, read_lines
 from outcrop.errors import Invalid, OutcropError
 from outcrop.machine import available_cpus
+from outcrop.settings import Settings
 from outcrop.storage import sha256_of
 
 # A file of less is looked at by this process alone.
@@ -42,6 +43,17 @@ class Limits:
     fewest: int = 1
     most: int = 10**12
     most_bytes: int = 10**15
+
+
+def limits_of(settings: Settings, is_text: bool, fewest: int | None = None) -> tuple[Limits, Limits]:
+    """An installation's limits of a training file, for continued pre-training or not, and of those held out."""
+    return (
+        Limits(
+            fewest or (1 if is_text else settings.min_training_rows),
+            settings.max_pretraining_rows if is_text else settings.max_training_rows, settings.max_training_bytes,
+        ),
+        Limits(1, settings.max_validation_rows, settings.max_validation_bytes),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,10 +93,6 @@ class Preflight:
         """ "fails", "hurts", "look" or "good": the worst that was found."""
         found = {KINDS[kind].severity for kind in self.counts}
         return next((severity for severity in SEVERITIES if severity in found), "good")
-
-    def of(self, severity: str) -> list[Problem]:
-        """Findings of a severity."""
-        return [problem for problem in self.problems if KINDS[problem.kind].severity == severity]
 
     def described(self) -> dict[str, Any]:
         """The report as JSON: the verdict, and every finding with where it is and what to do."""

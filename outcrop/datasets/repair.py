@@ -123,12 +123,12 @@ def _mended(line: bytes, form: Format, rules: Family | None) -> bytes | None:
             is_taken = content is not None and (rules is None or not any(rules.problems_of(content)))
             return mended if is_taken and _answers(row) == answers else None
         for problem in failing:
-            if not _mend(row, problem, form):
+            if not _mend(row, problem):
                 return None
     return None
 
 
-def _mend(row: dict[str, Any], problem: Problem, form: Format) -> bool:
+def _mend(row: dict[str, Any], problem: Problem) -> bool:
     *path, last = problem.field.split(".") if problem.field else [""]
     match problem.kind:
         case "unknown-key":

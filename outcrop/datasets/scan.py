@@ -194,7 +194,7 @@ class _Scanner:
                 content = self._row(number, line, is_text or _is_utf8(line))
                 if content is None:
                     continue
-                said = _said(content)
+                said = said_of(content)
             is_row[index] = True
             hashes += self._keep(number, line, said)
             if index in asked:
@@ -214,20 +214,20 @@ class _Scanner:
     def _write(self, name: str, values: np.ndarray) -> None:
         self._files[name].write(np.ascontiguousarray(values.astype(COLUMNS[name], copy=False)).data)
 
-    def _quick(self, line: bytes) -> "_Said | None":
+    def _quick(self, line: bytes) -> "Said | None":
         """What an ordinary row of the commonest forms says; None for any other, which is then read in full."""
         if self._stretch.rules is not None or len(line) > MOST_LINE_BYTES:
             return None
         try:
             if self._form is PAIRS:
                 pair = PAIRS.decoder.decode(line)
-                said = _Said(None, pair.prompt, pair.completion, 2)
+                said = Said(None, pair.prompt, pair.completion, 2)
             elif self._form is CHAT:
                 chat = CHAT.decoder.decode(line)
                 asked, answered = chat.messages
                 if (asked.role, answered.role) != ("user", "assistant") or b"Human:" in line or b"Assistant:" in line:
                     return None
-                said = _Said(chat.system, asked.content, answered.content, 2)
+                said = Said(chat.system, asked.content, answered.content, 2)
             else:
                 return None
         except (msgspec.DecodeError, ValueError, RecursionError):
@@ -293,7 +293,7 @@ class _Scanner:
             message = f"is a system prompt as a message; {rules.name} takes it as the key system"
             self._found.add(Problem(number, "messages.0.role", message, kind="limit"))
 
-    def _keep(self, number: int, line: bytes, said: "_Said") -> bytes:
+    def _keep(self, number: int, line: bytes, said: "Said") -> bytes:
         """Take note of a row; the hashes of its prompt, of that without its system prompt, and of its answer."""
         found = self._found
         system, turns, answer, messages = said
@@ -387,7 +387,7 @@ class _Scanner:
                 self._found.add(Problem(number, place, said, at + 1 if at >= 0 else None, found.kind))
 
 
-class _Said(NamedTuple):
+class Said(NamedTuple):
     """What a row says, and in how many messages; 0 for plain text."""
 
     system: str | None
@@ -396,11 +396,12 @@ class _Said(NamedTuple):
     messages: int
 
 
-def _said(content: Content) -> _Said:
+def said_of(content: Content) -> Said:
+    """A row in these terms; turns are parted by a mark that no text has."""
     if isinstance(content, str):
-        return _Said(None, content, "", 0)
+        return Said(None, content, "", 0)
     turns = "\x1f".join(message.text for message in content.messages[:-1])
-    return _Said(content.system, turns, content.messages[-1].text, len(content.messages))
+    return Said(content.system, turns, content.messages[-1].text, len(content.messages))
 
 
 def texts_of(content: Content, form: Format | None) -> Iterator[tuple[str, str]]:

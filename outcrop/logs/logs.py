@@ -1,10 +1,9 @@
 """Where entries go, and the thread that brings them there."""
 
 import gzip
-import hashlib
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -165,7 +164,7 @@ class Logs:
             body = msgspec.json.encode(part.get(f"{side}BodyJson"))
             if len(body) > MOST_BODY_BYTES:
                 key = f"{folder}data/{record['requestId']}_{side}.json.gz"
-                self._put(head.bucket, key, iter([gzip.compress(body, mtime=0)]))
+                self._put(head.bucket, key, [gzip.compress(body, mtime=0)])
                 del part[f"{side}BodyJson"]
                 part[f"{side}BodyS3Path"] = f"s3://{head.bucket}/{key}"
         return msgspec.json.encode(record)
@@ -174,14 +173,6 @@ class Logs:
         prefix = f"{head.prefix.strip('/')}/" if head.prefix.strip("/") else ""
         return prefix + FOLDER.format(account=self._account, region=region, hour=hour)
 
-    def _put(self, bucket: str, key: str, chunks: Iterator[bytes]) -> None:
-        digest = hashlib.md5(usedforsecurity=False)
-
-        def hashed() -> Iterator[bytes]:
-            for chunk in chunks:
-                digest.update(chunk)
-                yield chunk
-
-        file = self._storage.objects.new_file(hashed())
+    def _put(self, bucket: str, key: str, chunks: Iterable[bytes]) -> None:
         attributes = {"ContentType": "application/json", "ContentEncoding": "gzip"}
-        self._storage.objects.put(bucket, key, file, digest.hexdigest(), attributes)
+        self._storage.objects.put_chunks(bucket, key, chunks, attributes)

@@ -153,8 +153,19 @@ class Objects:
 
     def put_bytes(self, bucket: str, key: str, data: bytes, content_type: str) -> StoredObject:
         """A small object in one call."""
-        etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        return self.put(bucket, key, self.new_file([data]), etag, {"ContentType": content_type})
+        return self.put_chunks(bucket, key, [data], {"ContentType": content_type})
+
+    def put_chunks(self, bucket: str, key: str, chunks: Iterable[bytes], attributes: Attributes) -> StoredObject:
+        """An object of any size, from its pieces."""
+        digest = hashlib.md5(usedforsecurity=False)
+
+        def hashed() -> Iterator[bytes]:
+            for chunk in chunks:
+                digest.update(chunk)
+                yield chunk
+
+        file = self.new_file(hashed())
+        return self.put(bucket, key, file, digest.hexdigest(), attributes)
 
     def get(self, bucket: str, key: str) -> StoredObject | None:
         """An object's entry."""

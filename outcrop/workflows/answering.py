@@ -1,6 +1,7 @@
 """Many questions to a model, as many at once as it takes, each answer kept as it comes: what a killed worker had stays."""
 
 import contextlib
+import hashlib
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,7 @@ import msgspec
 from outcrop import invocation
 from outcrop.jobs import Tell
 from outcrop.registry import Registry
+from outcrop.rendering import Conversation
 from outcrop.serving import Serving
 from outcrop.serving.engines.supervisor import Engines, Options
 from outcrop.settings import Settings
@@ -38,6 +40,12 @@ def own_engine(
         yield invocation.Invocation(serving, registry)
     finally:
         engines.end_all()
+
+
+def key_of(asked: Conversation, *more: str) -> str:
+    """What an answer depends on, as one hash: what is asked, and whatever else is said of how and whom."""
+    turns = [[turn.role, turn.text] for turn in asked.messages]
+    return hashlib.sha256(msgspec.json.encode([asked.system, turns, more])).hexdigest()
 
 
 class Answers(Generic[K]):

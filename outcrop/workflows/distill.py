@@ -24,7 +24,7 @@ from outcrop.rendering import Conversation, Message
 from outcrop.settings import Settings
 from outcrop.storage import Storage, sha256_of
 from outcrop.synthesis import Prompt, Rejected
-from outcrop.workflows.answering import Answers, own_engine
+from outcrop.workflows.answering import Answers, key_of, own_engine
 from outcrop.workflows.outputs import prefix_of, put
 
 # AWS's default of maxResponseLengthForInference is not published; its notebooks say 1,000.
@@ -50,7 +50,7 @@ EXPAND = (
 )
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What the teacher said to a prompt, and why that is not used, if it is not."""
 
     number: int
@@ -128,7 +128,9 @@ class Distill:
         answers: dict[int, Answer] = {}
         examples: list[Prompt] = []
         if all(prompt.logged is not None for prompt in taken.prompts):
-            answers = {prompt.number: Answer(prompt.number, prompt.logged or "") for prompt in taken.prompts}
+            answers = {
+                prompt.number: Answer(number=prompt.number, text=prompt.logged or "") for prompt in taken.prompts
+            }
         else:
             with own_engine(self.storage, self.registry, self.settings, asked["teacher"], "distill") as asking:
                 teacher = synthesis.CatalogueTeacher(asking, asked["teacher"])
@@ -168,11 +170,12 @@ class Distill:
                     Conversation.of(text, system=first.asked.system), most, temperature=0.8, seed=number
                 )
             except Invalid as error:
-                return Answer(number, reason=error.message)
+                return Answer(number=number, reason=error.message)
             reason = "" if said.is_whole and said.text.strip() else "did not end, or is empty"
             return Answer(
-                number, said.text.strip(), reason, input_tokens=said.input_tokens, output_tokens=said.output_tokens
-            )
+                number=number, text=said.text.strip(), reason=reason, input_tokens=said.input_tokens,
+                output_tokens=said.output_tokens,
+            )  # fmt: skip
 
         made: list[Prompt] = []
         seen = Seen()
@@ -210,7 +213,9 @@ class Distill:
         most_tokens = job.request["distillation"]["max_tokens"] or RESPONSE_TOKENS
         kept = Answers(run / "teacher.answers", Answer)
         # Logs may grow between two tries: an answer belongs to what was asked, not to a number.
-        keys = {prompt.number: _key(synthesis.with_examples(prompt, examples), most_tokens) for prompt in prompts}
+        keys = {
+            prompt.number: key_of(synthesis.with_examples(prompt, examples), str(most_tokens)) for prompt in prompts
+        }
         said_to = {answer.key: answer for answer in kept.kept()}
         answers = {number: said_to[key] for number, key in keys.items() if key in said_to}
 
@@ -218,7 +223,9 @@ class Distill:
             try:
                 said = teacher.answer(synthesis.with_examples(prompt, examples), most_tokens)
             except Invalid as error:
-                return Answer(prompt.number, key=keys[prompt.number], reason=f"the teacher refuses it: {error.message}")
+                return Answer(
+                    number=prompt.number, key=keys[prompt.number], reason=f"the teacher refuses it: {error.message}"
+                )
             reason = ""
             if not said.is_whole:
                 reason = (
@@ -227,13 +234,9 @@ class Distill:
             elif not said.text.strip():
                 reason = "the teacher's answer is empty"
             return Answer(
-                prompt.number,
-                said.text,
-                keys[prompt.number],
-                reason,
-                input_tokens=said.input_tokens,
+                number=prompt.number, text=said.text, key=keys[prompt.number], reason=reason, input_tokens=said.input_tokens,
                 output_tokens=said.output_tokens,
-            )
+            )  # fmt: skip
 
         def told(answer: Answer) -> None:
             answers[answer.number] = answer
@@ -347,11 +350,6 @@ def _pair(prompts: list[Prompt], number: int) -> tuple[Prompt, Prompt]:
 def _is_like(text: str, prompts: list[Prompt]) -> bool:
     mean = sum(len(one.asked.messages[-1].text) for one in prompts) / len(prompts)
     return SHORTEST * mean <= len(text) <= LONGEST * mean
-
-
-def _key(asked: Conversation, most_tokens: int) -> str:
-    parts = [str(most_tokens), asked.system or "", *(f"{turn.role}: {turn.text}" for turn in asked.messages)]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def _reasons(rejected: Iterable[Rejected]) -> Counter[str]:

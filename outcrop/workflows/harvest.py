@@ -23,7 +23,7 @@ from outcrop.registry import DataSet, Origin, Registry
 from outcrop.rendering import Conversation, Message
 from outcrop.storage import Storage
 from outcrop.synthesis import Exchange, Teacher
-from outcrop.workflows.answering import Answers
+from outcrop.workflows.answering import Answers, key_of
 from outcrop.workflows.outputs import put
 
 AT_ONCE = 8
@@ -65,8 +65,6 @@ class Harvested(msgspec.Struct, frozen=True):
 
     rows: int
     reasons: dict[str, int]
-    sha256: str
-    uri: str
 
 
 class _Again(msgspec.Struct, frozen=True):
@@ -123,7 +121,7 @@ def harvest(
             details={**details, "models": ", ".join(sorted({one.model for one in kept}))}, provenance=f"{target}.provenance.jsonl",
         )
     )  # fmt: skip
-    return Harvested(len(lines), dict(reasons), digest, target)
+    return Harvested(len(lines), dict(reasons))
 
 
 def _exchanges(logged: Iterable[Logged | str], wanted: Wanted, reasons: Counter[str]) -> Iterator[Exchange]:
@@ -182,7 +180,7 @@ def _answers(
     asked = teacher  # not None in the function below
     file = Path(f"{target}.answers.jsonl") if not target.startswith("s3://") else None
     growing = Answers(file, _Again)
-    keys = [_asked(asked, one, max_tokens) for one in kept]
+    keys = [key_of(one.asked, asked.name, str(max_tokens)) for one in kept]
     done = {again.key: again for again in growing.kept()}
 
     def act(number: int) -> _Again:
@@ -201,16 +199,6 @@ def _answers(
         if done[key].reason:
             reasons[done[key].reason] += 1
     return [done[key].text if not done[key].reason else None for key in keys]
-
-
-def _asked(teacher: Teacher, one: Exchange, max_tokens: int) -> str:
-    parts = [
-        teacher.name,
-        str(max_tokens),
-        one.asked.system or "",
-        *(f"{turn.role}: {turn.text}" for turn in one.asked.messages),
-    ]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def _corrections(file: Path | None) -> dict[str, str | None]:

@@ -5,9 +5,8 @@ Metrics stand where AWS's documentation says and where AWS's notebooks read, bec
 `.../post_fine_tuning_validation/validation/validation_metrics.csv`. The weights, which AWS never writes, stand beside.
 """
 
-import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,12 +129,4 @@ def put(
     objects: Objects, bucket: str, key: str, chunks: Iterable[bytes], content_type: str = "application/octet-stream"
 ) -> None:
     """Write an object of any size."""
-    digest = hashlib.md5(usedforsecurity=False)
-
-    def hashed() -> Iterator[bytes]:
-        for chunk in chunks:
-            digest.update(chunk)
-            yield chunk
-
-    file = objects.new_file(hashed())
-    objects.put(bucket, key, file, digest.hexdigest(), {"ContentType": content_type})
+    objects.put_chunks(bucket, key, chunks, {"ContentType": content_type})

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from outcrop import datasets, hyperparameters
-from outcrop.datasets import Base, Files, Limits, Preflight, Report, Rows, RowsCache
+from outcrop.datasets import Base, Files, Preflight, Report, Rows, RowsCache
 from outcrop.datasets.formats import PLAIN_TEXT, SUPERVISED
 from outcrop.errors import Invalid
 from outcrop.jobs.children import python_child
@@ -67,11 +67,7 @@ def check(
         datasets.find(objects, request["training_uri"]),
         tuple(datasets.find(objects, uri) for uri in request["validation_uris"]),
     )
-    training = Limits(
-        1 if is_text else limits.min_training_rows,
-        limits.max_pretraining_rows if is_text else limits.max_training_rows, limits.max_training_bytes,
-    )  # fmt: skip
-    held_out = Limits(1, limits.max_validation_rows, limits.max_validation_bytes)
+    training, held_out = datasets.limits_of(limits, is_text)
     found = datasets.preflight(
         files, PLAIN_TEXT if is_text else SUPERVISED, (training, held_out),
         Base(base, longest_row(options, request["context"])) if base is not None else None, request["hyperParameters"],

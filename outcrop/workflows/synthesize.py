@@ -1,6 +1,5 @@
 """From documents to a training file: passages, a teacher's questions and answers, what holds of them, parted by document."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from outcrop.registry import DataSet, Origin, Registry
 from outcrop.rendering import Conversation
 from outcrop.storage import Storage, sha256_of
 from outcrop.synthesis import Pair, Passage, Teacher, Templates
-from outcrop.workflows.answering import Answers
+from outcrop.workflows.answering import Answers, key_of
 
 # Tokens are told before the start from characters, four of them a token, as English text has it on average.
 CHARACTERS_A_TOKEN = 4
@@ -228,9 +227,8 @@ def _ask(
 
 def _key(passage: Passage, templates: Templates, options: Options, teacher: Teacher) -> str:
     """What a reply depends on: when it changes, the passage is asked about again."""
-    asked = templates.ask_for_pairs(passage, options.count).messages[0].text
-    parts = [teacher.name, asked, templates.judge if options.judges else "", str(options.seed)]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    judge = templates.judge if options.judges else ""
+    return key_of(templates.ask_for_pairs(passage, options.count), teacher.name, judge, str(options.seed))
 
 
 def _take(
