@@ -130,3 +130,24 @@ def test_a_job_keeps_what_its_check_found_also_when_it_fails(desk: Outcrop) -> N
     report = json.loads(desk.client("s3").get_object(Bucket="check", Key=key)["Body"].read())
     assert report["verdict"] == "fails"
     assert {finding["line"] for finding in report["findings"]} >= {11, 12, 13}
+
+
+def test_a_table_becomes_rows_that_are_parted_and_mixed_without_one_lost_or_twice(
+    desk: Outcrop, tmp_path: Path
+) -> None:
+    table, converted, parts, mixed = tmp_path / "t.csv", tmp_path / "t.jsonl", tmp_path / "parts", tmp_path / "m.jsonl"
+    table.write_text(
+        "prompt,completion\n" + "".join(f"What is {n} plus one hundred?,It is {n + 100}\n" for n in range(40))
+    )
+    outcrop_data(desk, "convert", str(table), str(converted))
+    outcrop_data(desk, "split", str(converted), "--out", str(parts), "--test", "10")
+    whole = converted.read_text().splitlines()
+    parted = {part: (parts / f"{part}.jsonl").read_text().splitlines() for part in ("train", "validation", "test")}
+    assert {part: len(lines) for part, lines in parted.items()} == {"train": 32, "validation": 4, "test": 4}
+    assert sorted(line for lines in parted.values() for line in lines) == sorted(whole)
+    outcrop_data(desk, "mix", str(mixed), f"{parts / 'train.jsonl'}=0.5", f"{parts / 'test.jsonl'}=0.5")
+    drawn = mixed.read_text().splitlines()
+    assert len(set(drawn)) == len(drawn) == 8
+    assert set(parted["test"]) < set(drawn) < {*parted["test"], *parted["train"]}
+    refused = outcrop_data(desk, "mix", str(mixed), f"{parts / 'train.jsonl'}=half", code=1)
+    assert "half" in refused.stderr
