@@ -7,7 +7,7 @@ TORCH_PAGE := https://download.pytorch.org/whl/cpu/torch/
 DATA ?= ../shared/data
 CLIENTS ?= .venv-clients
 
-.PHONY: help install demo test lint docs serve bench-banking77 bench-tatqa bench-wire bench-check bench-faq bench-distill bench-logs bench-train bench-serve bench-kills bench-plan bench-grouping bench-rates pebble clean
+.PHONY: help install demo test lint docs serve bench-banking77 bench-tatqa bench-wire bench-check bench-faq bench-distill bench-logs bench-intervals bench-train bench-serve bench-kills bench-plan bench-grouping bench-rates pebble clean
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
@@ -72,6 +72,10 @@ bench-distill: install
 ## make bench-logs   what the invocation log costs at full load
 bench-logs: install
 	$(BIN)/python -m benchmarks.logs
+
+## make bench-intervals  how often intervals hold the truth, and equal arms are called different
+bench-intervals: install
+	$(BIN)/python -m benchmarks.intervals
 
 ## make bench-train  training against TRL and transformers (makes their environment in .venv-peers; 40 minutes)
 PEERS ?= .venv-peers

@@ -14,6 +14,7 @@ from typing import Any
 from outcrop import hyperparameters, settings
 from outcrop.api.table import EXTENSIONS, SECOND_DOOR, implemented
 from outcrop.datasets import kinds
+from outcrop.evaluation import METRICS
 from outcrop.wire.models import BEDROCK_SERVICES
 
 ROOT = Path(__file__).parent.parent
@@ -367,11 +368,33 @@ def _first_line(text: str | None) -> str:
     return (text or "").strip().partition("\n")[0]
 
 
+def metrics() -> str:
+    """The table of metrics."""
+    lines = ["| metric | what it says |", "|---|---|"]
+    return "\n".join([*lines, *(f"| `{one.name}` | {one.what} |" for one in METRICS.values())]) + "\n"
+
+
+def held() -> str:
+    """How often intervals hold the truth, as `make bench-intervals` counts it."""
+    found = _result("intervals")
+    if not found:
+        return ""
+    lines = [
+        f"Counted on {found['repetitions']:,} simulated comparisons each (`make bench-intervals`):", "",
+        "| arms | rows | true difference | intervals that hold it | called different |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for one in found["cases"]:
+        called = f"{one['called']:.1%}" if one["truth"] == 0 else f"{one['called']:.0%}"
+        lines.append(f"| {one['arms']} | {one['rows']:,} | {one['truth']:.3g} | {one['held']:.1%} | {called} |")
+    return "\n".join(lines) + "\n"
+
+
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/operations.md": {"operations": operations},
     "docs/hyperparameters.md": {"hyperparameters": hyperparameters.markdown},
     "docs/data.md": {"kinds": kinds.markdown, "check": check},
     "docs/synthesis.md": {"faq": faq, "distill": distill},
+    "docs/evaluation.md": {"intervals": held, "metrics": metrics},
     "docs/logs.md": {"logs": logs},
     "docs/settings.md": {"settings": settings.markdown},
     "docs/training.md": {"training": training},

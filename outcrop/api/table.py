@@ -14,6 +14,7 @@ from outcrop.api import (
     customization,
     data_checks,
     deployments,
+    evaluation,
     iam,
     imports,
     logging,
@@ -31,7 +32,18 @@ from outcrop.wire.app import Function
 from outcrop.wire.models import service_model
 
 MODULES: dict[str, tuple[ModuleType, ...]] = {
-    "bedrock": (catalogue, customization, custom_models, imports, deployments, throughput, batch, logging, tags),
+    "bedrock": (
+        catalogue,
+        customization,
+        custom_models,
+        imports,
+        deployments,
+        throughput,
+        batch,
+        evaluation,
+        logging,
+        tags,
+    ),
     "bedrock-runtime": (runtime,),
     "bedrock-agent": (),
     "bedrock-agent-runtime": (),

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from outcrop import __version__
-from outcrop.cli import data, deployments, jobs, lineage, models, planning
+from outcrop.cli import comparing, data, deployments, jobs, lineage, models, planning
 from outcrop.cli.installation import fail, out
 from outcrop.errors import OutcropError
 from outcrop.settings import Settings
@@ -28,6 +28,8 @@ app.add_typer(deployments.app, name="deployments")
 app.command()(planning.plan)
 app.command()(planning.sweep)
 app.command()(lineage.lineage)
+app.command()(comparing.compare)
+app.command()(comparing.metrics)
 
 
 def main() -> None:
@@ -64,6 +66,7 @@ def worker() -> None:
     from outcrop.workflows.batch import Batch
     from outcrop.workflows.create_custom_model import CreateCustomModel
     from outcrop.workflows.customize import Customize
+    from outcrop.workflows.evaluate import Evaluate
     from outcrop.workflows.import_model import ImportModel
     from outcrop.workflows.sweep import Sweep
 
@@ -76,6 +79,7 @@ def worker() -> None:
         "create-custom-model": CreateCustomModel(storage, registry),
         "import": ImportModel(storage, registry),
         "batch": Batch(storage, registry, settings),
+        "evaluation": Evaluate(storage, registry, settings),
         "sweep": Sweep(storage, registry, settings),
     }
     ending = threading.Event()

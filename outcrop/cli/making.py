@@ -257,12 +257,8 @@ def teacher_of(name: str, endpoint: str, storage: Any, registry: Any, settings: 
 
     if not name:
         yield None
-    elif endpoint == "bedrock":
-        yield synthesis.BedrockTeacher(name)
-    elif endpoint.rstrip("/").endswith("/v1"):
-        yield synthesis.OpenAITeacher(name, endpoint, settings.teacher_key)
     elif endpoint:
-        yield synthesis.BedrockTeacher(name, endpoint)
+        yield synthesis.remote_teacher(name, endpoint, settings.teacher_key)
     else:
-        with own_engine(storage, registry, settings, name, "teacher") as asking:
+        with own_engine(storage, registry, settings, "teacher", name) as asking:
             yield synthesis.CatalogueTeacher(asking, name)

@@ -58,9 +58,13 @@ class Reading:
 def read_any(source: Source, reading: Reading | None = None) -> Iterator[tuple[int, Content, Json]]:
     """(line, content, the row as it was) of every row of a file. Raises Invalid with the line of what cannot be read."""
     reading = reading or Reading()
-    rows = _table(source, reading) if source.uri.endswith((".csv", ".tsv")) else _objects(source)
-    for line, row in rows:
-        yield line, _content(source, line, row, reading), row
+    for line, row in read_objects(source, reading):
+        yield line, content_of(source, line, row, reading), row
+
+
+def read_objects(source: Source, reading: Reading | None = None) -> Iterator[tuple[int, Json]]:
+    """(line, row) of every row of a file, as it is. Raises Invalid with the line of what cannot be read."""
+    return _table(source, reading or Reading()) if source.uri.endswith((".csv", ".tsv")) else _objects(source)
 
 
 def _table(source: Source, reading: Reading) -> Iterator[tuple[int, Json]]:
@@ -109,7 +113,8 @@ def _objects(source: Source) -> Iterator[tuple[int, Json]]:
             raise Invalid(f"{source.uri}: line {number} is not a JSON object: {error}") from None
 
 
-def _content(source: Source, line: int, row: Json, reading: Reading) -> Content:
+def content_of(source: Source, line: int, row: Json, reading: Reading) -> Content:
+    """What a row says, in whichever of the known forms it is. Raises Invalid with file and line."""
     if reading.prompt or reading.answer:
         return _pair(source, line, row, reading)
     if isinstance(row.get("conversations"), list):

@@ -142,3 +142,50 @@ class Seen:
         for word in longest:
             self._by_word.setdefault(word, []).append(text)
         return True
+
+
+class Index:
+    """Texts by which another one is found that says the same, or nearly: `add` all of them, then `find`."""
+
+    # Rows whose signatures are made at once, texts of a band that are compared, and bands that candidates share at least.
+    _ROWS, _GROUP, _BANDS = 64, 12, 2
+
+    def __init__(self, texts: list[str]) -> None:
+        self._texts = texts
+        self._same: dict[str, int] = {}
+        self._groups: dict[tuple[int, int], list[int]] = {}
+        for number, text in enumerate(texts):
+            self._same.setdefault(plain(text), number)
+        for number, keys in enumerate(self._bands(texts)):
+            for place in keys:
+                group = self._groups.setdefault(place, [])
+                if len(group) < self._GROUP:
+                    group.append(number)
+
+    def same(self, text: str) -> int | None:
+        """The number of a text that differs in case and white space alone."""
+        return self._same.get(plain(text))
+
+    def near(self, texts: list[str]) -> list[int | None]:
+        """For each text the number of one of the index that says the same or nearly, as `alike` has it; None when there is none."""
+        found: list[int | None] = []
+        for text, keys in zip(texts, self._bands(texts), strict=True):
+            rivals = Counter(number for place in keys for number in self._groups.get(place, ()))
+            likely = (number for number, shared in rivals.most_common() if shared >= self._BANDS)
+            exact = self.same(text)
+            found.append(
+                exact
+                if exact is not None
+                else next((number for number in likely if alike(text, self._texts[number])), None)
+            )
+        return found
+
+    def _bands(self, texts: list[str]) -> list[list[tuple[int, int]]]:
+        keys = []
+        for begin in range(0, len(texts), self._ROWS):
+            lines = [
+                text.replace("\n", " ").encode("utf-8", "replace") + b"\n" for text in texts[begin : begin + self._ROWS]
+            ]
+            starts = np.concatenate([[0], np.cumsum([len(line) for line in lines])[:-1]])
+            keys += [list(enumerate(row)) for row in signatures(b"".join(lines), starts).tolist()]
+        return keys

@@ -6,10 +6,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+NUMBER = re.compile(r"-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
+FINAL = re.compile(r"####\s*(.+)")
+
 
 def exact_text(answer: str, wanted: str) -> float:
     """1.0 when the two agree apart from case and surrounding space."""
     return float(answer.strip().casefold() == wanted.strip().casefold())
+
+
+def contains(answer: str, wanted: str) -> float:
+    """1.0 when the wanted text stands in the answer as whole words, in any case: skill without style."""
+    return float(re.search(rf"(?<!\w){re.escape(wanted.strip())}(?!\w)", answer, re.IGNORECASE) is not None)
 
 
 def token_f1(answer: str, wanted: str) -> float:
@@ -25,16 +33,39 @@ def token_f1(answer: str, wanted: str) -> float:
 
 
 def parsed(answer: str) -> Any:
-    """The answer as JSON, or None when it is none."""
+    """The answer as JSON, or None when it is none; a fence of Markdown around it does not count."""
+    text = answer.strip()
+    if fenced := re.fullmatch(r"```(?:json)?\s*\n(.*?)\n?```", text, re.DOTALL):
+        text = fenced.group(1)
     try:
-        return json.loads(answer)
-    except ValueError:
+        return json.loads(text)
+    except (ValueError, RecursionError):
         return None
 
 
 def exact_json(answer: str, wanted: Mapping[str, Any]) -> float:
     """1.0 when the answer is JSON with the wanted keys and values, in any order."""
     return float(parsed(answer) == dict(wanted))
+
+
+def field_accuracy(answer: str, wanted: Mapping[str, Any]) -> float:
+    """The share of the wanted fields, nested ones by their path, that the answer has with the same value; 0.0 when it is no JSON object."""
+    given = parsed(answer)
+    if not isinstance(given, dict):
+        return 0.0
+    gold, found = _leaves(wanted), _leaves(given)
+    return (
+        sum(path in found and found[path] == value for path, value in gold.items()) / len(gold)
+        if gold
+        else float(given == wanted)
+    )
+
+
+def _leaves(value: Any, path: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], Any]:
+    parts = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else None
+    if parts is None:
+        return {path: value}
+    return {found: leaf for name, part in parts for found, leaf in _leaves(part, (*path, name)).items()}
 
 
 def contains_values(answer: str, wanted: Mapping[str, Any]) -> float:
@@ -54,3 +85,41 @@ def fits_schema(answer: str, schema: Mapping[str, Sequence[str] | None]) -> floa
             for key, allowed in schema.items()
         )
     )
+
+
+def number_of(text: str) -> float | None:
+    """The number that a text comes to: what follows its last `####`, as GSM8K's answers end, else the last number that stands in it.
+
+    Commas between digits are left out, so that 1,200 is 1200. None when there is no number.
+    """
+    final = FINAL.findall(text)
+    found = NUMBER.findall(final[-1] if final else text)
+    try:
+        return float(found[-1].replace(",", "")) if found else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def same_number(answer: str, wanted: str, tolerance: float = 1e-6) -> float:
+    """1.0 when the numbers that answer and reference come to differ by `tolerance` of the wanted one at most (by itself when that is 0)."""
+    given, gold = number_of(answer), number_of(wanted)
+    if given is None or gold is None:
+        return 0.0
+    return float(abs(given - gold) <= tolerance * (abs(gold) or 1.0))
+
+
+def label_of(answer: str, labels: Sequence[str]) -> str | None:
+    """The label that an answer gives: the one that it is, apart from case and punctuation around it, else the only one that stands in it.
+
+    A label within a longer one that stands there does not count. None when there is none, or more than one.
+    """
+    plain, said = {_bare(label): label for label in labels}, _bare(answer)
+    if said in plain:
+        return plain[said]
+    standing = [bare for bare in plain if bare in said and re.search(rf"(?<!\w){re.escape(bare)}(?!\w)", said)]
+    longest = [one for one in standing if not any(one != other and one in other for other in standing)]
+    return plain[longest[0]] if len(longest) == 1 else None
+
+
+def _bare(text: str) -> str:
+    return " ".join(text.casefold().split()).strip(" .,:;!?\"'`*()[]{}<>")

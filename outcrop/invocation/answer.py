@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llguidance import LLMatcher
 
-from outcrop.errors import Invalid, ModelFailed
+from outcrop.errors import Invalid, ModelFailed, NotReady, Throttled
 from outcrop.registry import Registry
 from outcrop.rendering import Conversation, Decoder, Renderer, ToolCall, read_calls, words_before_calls
 from outcrop.serving import Generate, Reply, Serving, Target
@@ -21,6 +21,8 @@ DEFAULT_MAX_TOKENS = 512
 # Below this a temperature means the likeliest token, and dividing by it would overflow.
 COLDEST = 1e-5
 MOST_SEED = 2**63 - 1
+# An engine that was full is asked again after so long.
+FULL_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,15 @@ def answer(invocation: Invocation, model_id: str, ask: Ask) -> Answer:
     *_, last = stream(invocation, model_id, ask)
     assert isinstance(last, Answer)
     return last
+
+
+def answer_when_free(invocation: Invocation, model_id: str, ask: Ask) -> Answer:
+    """The whole answer of an engine that may be loading or full: it is waited for. Raises as `answer` does, but for these two."""
+    while True:
+        try:
+            return answer(invocation, model_id, ask)
+        except (Throttled, NotReady):
+            time.sleep(FULL_S)
 
 
 def stream(invocation: Invocation, model_id: str, ask: Ask) -> Iterator[Delta | Answer]:

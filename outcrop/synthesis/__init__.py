@@ -8,10 +8,10 @@ from outcrop.synthesis.documents import ENDINGS, Document, Passage, passages_of,
 from outcrop.synthesis.exchanges import Exchange, exchange_of, same_model
 from outcrop.synthesis.pairs import Pair, Templates, fault_of, read_pairs
 from outcrop.synthesis.prompts import MADE, Prompt, Rejected, examples_of, read_exchanges, read_prompts, with_examples
-from outcrop.synthesis.teachers import BedrockTeacher, CatalogueTeacher, OpenAITeacher, Said, Teacher
+from outcrop.synthesis.teachers import BedrockTeacher, CatalogueTeacher, OpenAITeacher, Said, Teacher, remote_teacher
 
 __all__ = [
     "ENDINGS", "MADE", "BedrockTeacher", "CatalogueTeacher", "Document", "Exchange", "OpenAITeacher", "Pair", "Passage", "Prompt", "Rejected",
     "Said", "Teacher", "Templates", "examples_of", "exchange_of", "fault_of", "passages_of", "read_documents", "read_exchanges", "read_pairs",
-    "read_prompts", "same_model", "with_examples",
+    "read_prompts", "remote_teacher", "same_model", "with_examples",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from outcrop import invocation
-from outcrop.errors import Invalid, ModelFailed, NotReady, Throttled
+from outcrop.errors import Invalid, ModelFailed
 from outcrop.rendering import Conversation
 
 # A remote that is busy is asked again after so long, twice as long each time, so often.
@@ -56,13 +56,8 @@ class CatalogueTeacher:
     def answer(self, asked: Conversation, max_tokens: int, temperature: float = 0.0, seed: int | None = None) -> Said:
         """The answer. Raises Invalid for a prompt that does not fit, and what the engine raises."""
         ask = invocation.Ask(asked, max_tokens, temperature, seed=seed)
-        while True:
-            try:
-                said = invocation.answer(self.asking, self.name, ask)
-            except (Throttled, NotReady):
-                time.sleep(0.2)
-            else:
-                return Said(said.text, said.stopped_by != "length", said.input_tokens, said.output_tokens)
+        said = invocation.answer_when_free(self.asking, self.name, ask)
+        return Said(said.text, said.stopped_by != "length", said.input_tokens, said.output_tokens)
 
 
 class BedrockTeacher:
@@ -150,3 +145,12 @@ class OpenAITeacher:
                     raise ModelFailed(f"the teacher {self.name} does not answer: {error}") from None
             time.sleep(FIRST_WAIT_S * 2**number)
         raise AssertionError("unreachable")
+
+
+def remote_teacher(model: str, endpoint: str, key: str = "") -> Teacher:
+    """A model at an endpoint: `bedrock` is AWS's, an address that ends in /v1 OpenAI-shaped, any other a Bedrock's. Raises Invalid."""
+    if endpoint == "bedrock":
+        return BedrockTeacher(model)
+    if endpoint.rstrip("/").endswith("/v1"):
+        return OpenAITeacher(model, endpoint, key)
+    return BedrockTeacher(model, endpoint)

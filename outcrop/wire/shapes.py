@@ -27,12 +27,13 @@ UNCHECKED_PATTERNS = {("bedrock-agent", "TaggableResourcesArn")}
 CUSTOM_MODEL_ARN = regex.compile(
     r"arn:aws(-[^:]+)?:bedrock:[a-z0-9-]{1,20}:[0-9]{12}:custom-model/[a-z0-9.:-]{1,130}/[a-z0-9]{12}"
 )
-# AWS teaches with its own models alone; here any model that answers may.
+# AWS teaches, evaluates and judges with its own models, or some; here any model that answers may.
 ANY_MODEL = regex.compile(
     r"arn:aws(-[^:]+)?:bedrock:[a-z0-9-]{1,20}:[0-9]{12}:(custom-model|custom-model-deployment|imported-model|provisioned-model)/[a-z0-9.:/-]{1,150}"
     r"|([0-9a-zA-Z][_-]?){1,63}"
 )
 ALSO_MATCHING = {
+    "EvaluationBedrockModelIdentifier": ANY_MODEL, "EvaluatorModelIdentifier": ANY_MODEL,
     "ConversationalModelId": CUSTOM_MODEL_ARN, "InvokeModelIdentifier": CUSTOM_MODEL_ARN, "TeacherModelIdentifier": ANY_MODEL,
 }  # fmt: skip
 # Patterns are AWS's, the text is anyone's: a match that takes longer than this (seconds) counts as none.

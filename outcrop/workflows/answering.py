@@ -26,9 +26,9 @@ Q = TypeVar("Q")
 
 @contextlib.contextmanager
 def own_engine(
-    storage: Storage, registry: Registry, settings: Settings, model: str, room: str
+    storage: Storage, registry: Registry, settings: Settings, room: str, *models: str
 ) -> Iterator[invocation.Invocation]:
-    """A model in an engine of this process's own, so that a job does not wait for the server's; ended with the block."""
+    """Models in engines of this process's own, one for each base, so that a job does not wait for the server's; ended with the block."""
     folder = storage.folder / "logs" / room
     folder.mkdir(exist_ok=True)
     # Nobody watches: prompts are read in full passes.
@@ -36,7 +36,8 @@ def own_engine(
     try:
         serving = Serving(storage, registry, engines)
         # Here, not in a thread of a pool: a child process is killed when the thread that began it ends (prctl(2)).
-        serving.warm_up(model)
+        for model in models:
+            serving.warm_up(model)
         yield invocation.Invocation(serving, registry)
     finally:
         engines.end_all()

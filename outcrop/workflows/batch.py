@@ -70,7 +70,7 @@ class Batch:
         sources = self._sources(request["input_uri"])
         counts = Counts(total=sum(1 for source in sources for _ in read_lines(source)))
         expires = job.created_at + timedelta(hours=request["timeout_h"])
-        with own_engine(self.storage, self.registry, self.settings, request["model"], "batch") as asking:
+        with own_engine(self.storage, self.registry, self.settings, "batch", request["model"]) as asking:
             for number, source in enumerate(sources):
                 self._answer(job, source, run / f"{number}.answers", asking, counts, tell, expires)
                 if tell.wants_stop.is_set() or now() > expires:

@@ -132,7 +132,7 @@ class Distill:
                 prompt.number: Answer(number=prompt.number, text=prompt.logged or "") for prompt in taken.prompts
             }
         else:
-            with own_engine(self.storage, self.registry, self.settings, asked["teacher"], "distill") as asking:
+            with own_engine(self.storage, self.registry, self.settings, "distill", asked["teacher"]) as asking:
                 teacher = synthesis.CatalogueTeacher(asking, asked["teacher"])
                 context = asking.registry.context_of(asking.serving.target(asked["teacher"]).weights) or 0
                 examples = synthesis.examples_of(taken.prompts, context * CHARACTERS_A_TOKEN // 4)

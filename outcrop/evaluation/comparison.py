@@ -1,0 +1,318 @@
+"""Arms that were asked the same rows -> what can be said of their difference, and what cannot."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from outcrop.errors import Invalid
+from outcrop.evaluation import intervals
+from outcrop.evaluation.cases import Case, Response, value_at
+from outcrop.evaluation.classification import Classified, classify
+from outcrop.evaluation.intervals import Measured
+from outcrop.evaluation.metrics import COUNT, SHARE, Metric
+from outcrop.evaluation.significance import FEWEST, LEVEL, detectable, holm
+from outcrop.evaluation.significance import test as significance_of
+
+BINS, MOST_SLICES, MOST_CHANGED = 12, 12, 500
+# A difference between arms in how many rows failed that is worth a word (share of the rows).
+FAILED_APART = 0.02
+
+Row = list[float | None]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to answer, with what it answered, row by row, and the scores of that by metric."""
+
+    name: str
+    responses: list[Response]
+    scores: dict[str, Row]
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """A mean, its 95 % interval, over how many rows, and how many had no answer."""
+
+    mean: float
+    low: float
+    high: float
+    counted: int
+    failed: int
+
+    @classmethod
+    def of(cls, measured: Measured) -> "Figure":
+        return cls(measured.mean, measured.low, measured.high, measured.counted, measured.failed)
+
+
+class Against(msgspec.Struct, frozen=True):
+    """An arm against the first one: paired difference, part of the first arm's mean, test, and what could have been seen.
+
+    `p` is of one test, `p_corrected` of it among all arms of the metric (Holm). `verdict` is "better", "worse", "no difference seen", or
+    "too few rows".
+    """
+
+    difference: Figure
+    relative: Figure | None
+    test: str
+    p: float
+    p_corrected: float
+    detectable: float
+    verdict: str
+
+
+class Measure(msgspec.Struct, frozen=True):
+    """One metric: a figure for each arm, and for each but the first what sets it apart. None where no row could be scored."""
+
+    metric: str
+    what: str
+    form: str
+    more_is_better: bool
+    arms: list[Figure | None]
+    against: list[Against | None]
+
+
+class Slice(msgspec.Struct, frozen=True):
+    """The rows that have a value under a key: the judging metric for each arm."""
+
+    key: str
+    value: str
+    rows: int
+    arms: list[Figure | None]
+
+
+class Changed(msgspec.Struct, frozen=True):
+    """A row on which an arm and the first one differ by the judging metric."""
+
+    line: int
+    question: str
+    reference: str | None
+    arm: str
+    first: str
+    other: str
+    change: float
+
+
+class Turned(msgspec.Struct, frozen=True):
+    """How many rows an arm does better, worse and as well as the first one."""
+
+    arm: str
+    better: int
+    worse: int
+    same: int
+
+
+class Histogram(msgspec.Struct, frozen=True):
+    """Answers by output tokens; bin n goes from edges[n] to edges[n + 1] - 1."""
+
+    edges: list[int]
+    counts: list[list[int]]
+
+
+class Labels(msgspec.Struct, frozen=True):
+    """An arm's answers as labels."""
+
+    arm: str
+    macro_f1: Figure
+    f1: dict[str, float]
+    confusion: list[tuple[str, str, int]]
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is said of some arms. The first arm is what the others are held against; `judged_by` is the metric of the verdicts."""
+
+    title: str
+    rows: int
+    groups: int | None
+    arms: list[str]
+    unanswered: list[int]
+    """Rows without an answer, of each arm."""
+    judged_by: str
+    measures: list[Measure]
+    slices: list[Slice]
+    turned: list[Turned]
+    changed: list[Changed]
+    tokens: Histogram | None
+    labels: list[Labels]
+    warnings: list[str]
+    seconds: dict[str, float] = {}
+    manifest: dict[str, Any] = {}
+
+    def measure(self, metric: str) -> Measure:
+        """A metric's figures."""
+        return next(one for one in self.measures if one.metric == metric)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The rows, what they are told apart by, and what belongs together."""
+
+    cases: Sequence[Case]
+    slices: Sequence[str] = ()
+    group: str = ""
+    title: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+
+def compare(asked: Questions, arms: Sequence[Arm], metrics: Sequence[Metric], seed: int = 0) -> Comparison:
+    """Hold arms against the first of them, judged by the first metric. Raises Invalid when there is nothing to judge by.
+
+    Intervals and tests know of groups (rows that belong together) when `asked.group` names their key. Corrected are the p values of
+    a metric for the number of arms; metrics after the first and slices are to be read as hints, and the warnings say so.
+    """
+    if not metrics or not arms:
+        raise Invalid("a comparison needs an arm and a metric")
+    groups = [value_at(case.row, asked.group) for case in asked.cases] if asked.group else None
+    measures = [_measure(metric, arms, seed, groups) for metric in metrics]
+    judging = metrics[0].name
+    if measures[0].arms[0] is None:
+        raise Invalid(f"no row of {arms[0].name} can be scored by {judging}; choose another metric")
+    return Comparison(
+        title=asked.title, rows=len(asked.cases), groups=len(set(groups)) if groups is not None else None,
+        arms=[arm.name for arm in arms],
+        unanswered=[sum(bool(one.error) for one in arm.responses) for arm in arms], judged_by=judging, measures=measures, slices=_slices(asked, arms, judging, seed, groups),
+        turned=[_turned(arms[0], arm, judging) for arm in arms[1:]], changed=_changed(asked.cases, arms, judging),
+        tokens=_histogram(arms), labels=_labels(asked.cases, arms, seed) if judging == "label" else [],
+        warnings=[*asked.warnings, *_warnings(asked, arms, measures)],
+    )  # fmt: skip
+
+
+def _measure(metric: Metric, arms: Sequence[Arm], seed: int, groups: list[Any] | None) -> Measure:
+    rows = [arm.scores.get(metric.name) or [None] * len(arms[0].responses) for arm in arms]
+    figures = [_figure(row, seed, groups) for row in rows]
+    pairs = [number for number in range(1, len(arms)) if _both(rows[0], rows[number])]
+    tests = {number: significance_of(rows[0], rows[number], seed, groups) for number in pairs}
+    corrected = dict(zip(pairs, holm([tests[number].p for number in pairs]), strict=True))
+    against: list[Against | None] = []
+    for number in range(1, len(arms)):
+        if number not in tests:
+            against.append(None)
+            continue
+        change = intervals.difference(rows[0], rows[number], seed, groups)
+        relative = None
+        if metric.form != SHARE and figures[0] is not None and figures[0].mean > 0:
+            relative = Figure.of(intervals.relative(rows[0], rows[number], seed, groups))
+        against.append(
+            Against(
+                Figure.of(change), relative, tests[number].name, tests[number].p, corrected[number],
+                detectable(rows[0], rows[number], len(pairs), groups), verdict(change, corrected[number], metric.more_is_better),
+            )
+        )  # fmt: skip
+    return Measure(metric.name, metric.what, metric.form, metric.more_is_better, figures, against)
+
+
+def verdict(change: Measured, p_corrected: float, more_is_better: bool = True) -> str:
+    """What a difference says: a side only when test and interval agree that there is one, and nothing of fewer than FEWEST rows."""
+    if change.counted < FEWEST:
+        return "too few rows"
+    if p_corrected >= LEVEL or change.low <= 0 <= change.high:
+        return "no difference seen"
+    return "better" if (change.mean > 0) == more_is_better else "worse"
+
+
+def _both(first: Row, second: Row) -> bool:
+    return any(a is not None and b is not None for a, b in zip(first, second, strict=True))
+
+
+def _figure(row: Row, seed: int, groups: list[Any] | None) -> Figure | None:
+    return None if all(score is None for score in row) else Figure.of(intervals.measure(row, seed, groups))
+
+
+def _slices(asked: Questions, arms: Sequence[Arm], judging: str, seed: int, groups: list[Any] | None) -> list[Slice]:
+    found = []
+    for key in asked.slices:
+        values = [value_at(case.row, key) for case in asked.cases]
+        common = sorted(
+            {value for value in values if value is not None}, key=lambda value: (-values.count(value), str(value))
+        )
+        for value in common[:MOST_SLICES]:
+            places = [number for number, one in enumerate(values) if one == value]
+            within = [groups[number] for number in places] if groups is not None else None
+            figures = [_figure([arm.scores[judging][number] for number in places], seed, within) for arm in arms]
+            found.append(Slice(key, str(value), len(places), figures))
+    return found
+
+
+def _turned(first: Arm, arm: Arm, judging: str) -> Turned:
+    changes = [
+        b - a
+        for a, b in zip(first.scores[judging], arm.scores[judging], strict=True)
+        if a is not None and b is not None
+    ]
+    return Turned(
+        arm.name,
+        sum(change > 0 for change in changes),
+        sum(change < 0 for change in changes),
+        sum(not change for change in changes),
+    )
+
+
+def _changed(cases: Sequence[Case], arms: Sequence[Arm], judging: str) -> list[Changed]:
+    first = arms[0]
+    found = [
+        Changed(
+            case.line, case.question, case.reference, arm.name, first.responses[number].text, arm.responses[number].text,
+            arm.scores[judging][number] - first.scores[judging][number],  # type: ignore[operator]
+        )
+        for arm in arms[1:]
+        for number, case in enumerate(cases)
+        if first.scores[judging][number] is not None
+        and arm.scores[judging][number] is not None
+        and first.scores[judging][number] != arm.scores[judging][number]
+    ]  # fmt: skip
+    return sorted(found, key=lambda row: (row.arm, row.change, row.line))[:MOST_CHANGED]
+
+
+def _histogram(arms: Sequence[Arm]) -> Histogram | None:
+    tokens = [[one.output_tokens for one in arm.responses if one.output_tokens is not None] for arm in arms]
+    every = [count for some in tokens for count in some]
+    if not every:
+        return None
+    # The longest answers, one in two hundred, share the last bin, so that one that rambles does not flatten the rest.
+    top = max(BINS, math.ceil(float(np.percentile(every, 99.5))) + 1)
+    step = math.ceil(top / BINS)
+    edges = [number * step for number in range(BINS)] + [max(max(every) + 1, BINS * step)]
+    return Histogram(edges, [np.histogram(some, edges)[0].tolist() if some else [0] * BINS for some in tokens])
+
+
+def _labels(cases: Sequence[Case], arms: Sequence[Arm], seed: int) -> list[Labels]:
+    with_one = [number for number, case in enumerate(cases) if case.reference is not None]
+    found = []
+    for arm in arms:
+        answers = [None if arm.responses[number].error else arm.responses[number].text for number in with_one]
+        if all(answer is None for answer in answers):
+            continue
+        read: Classified = classify(answers, [str(cases[number].reference) for number in with_one], seed)
+        pairs = sorted(
+            ((wanted, given, count) for (wanted, given), count in read.confusion.items()), key=lambda one: -one[2]
+        )
+        found.append(Labels(arm.name, Figure.of(read.macro_f1), read.f1, pairs))
+    return found
+
+
+def _warnings(asked: Questions, arms: Sequence[Arm], measures: Sequence[Measure]) -> list[str]:
+    found = []
+    if len(asked.cases) < FEWEST:
+        found.append(
+            f"{len(asked.cases)} rows are too few for a verdict; with fewer than {FEWEST} there are figures and wide intervals only"
+        )
+    failed = [sum(bool(one.error) for one in arm.responses) for arm in arms]
+    if max(failed) - min(failed) > FAILED_APART * len(asked.cases):
+        said = ", ".join(f"{arm.name} {count:,}" for arm, count in zip(arms, failed, strict=True))
+        found.append(
+            f"rows without an answer: {said}. They are left out of an arm's mean, and of a difference when either arm has none"
+        )
+    for arm in arms:
+        cut = sum(not one.is_whole for one in arm.responses)
+        if cut > FAILED_APART * len(arm.responses):
+            found.append(f"{arm.name}: {cut:,} answers ran into the limit of tokens and were scored as they stand")
+    scored = sum(1 for measure in measures if measure.form != COUNT)
+    looks = (len(arms) - 1) * (scored - 1) + sum(1 for _ in asked.slices) * len(arms)
+    if looks > 0 and len(arms) > 1:
+        found.append(
+            f"verdicts are by {measures[0].metric} alone, corrected for {len(arms) - 1} comparison{'s' if len(arms) > 2 else ''}; "
+            "the other metrics and the slices are hints: of twenty looks at equal arms one seems different"
+        )
+    return found

@@ -1,0 +1,390 @@
+"""Models, and ways to ask them, over the same rows: answers, scores, and a comparison that says how it was made."""
+
+import contextlib
+import hashlib
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+
+import outcrop
+from outcrop import evaluation, invocation, synthesis
+from outcrop.clock import now
+from outcrop.datasets.conversion import read_any
+from outcrop.datasets.source import Source, open_file
+from outcrop.errors import Invalid, ModelFailed, NotFound, OutcropError
+from outcrop.evaluation import Arm, Case, Comparison, Metric, Questions, Response
+from outcrop.evaluation.comparison import compare as hold_against
+from outcrop.invocation.answer import renderer_of
+from outcrop.names import short_id
+from outcrop.registry import Registry
+from outcrop.settings import Settings
+from outcrop.storage import Storage, sha256_of
+from outcrop.synthesis import CatalogueTeacher, Teacher
+from outcrop.workflows.answering import Answers, key_of, own_engine
+from outcrop.workflows.customize import weights_sha256
+
+ANSWERS, RESULT, PAGE = "answers", "comparison.json", "comparison.html"
+REMOTE_AT_ONCE = 8
+# Evaluation rows that training data has are listed up to so many.
+LISTED = 20
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to answer: a model, where it is ("" is this installation), and with how many worked examples."""
+
+    model: str
+    endpoint: str = ""
+    shots: int = 0
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        called = self.label or self.model
+        return f"{called} + {self.shots} shot{'s' if self.shots > 1 else ''}" if self.shots else called
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn: greedily at temperature 0. `seed` is of draws, shots, bootstrap and permutations."""
+
+    max_tokens: int = 256
+    temperature: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is compared on what. `metrics` are names, the first of them the judge; none means those that fit the references."""
+
+    data: str
+    ways: Sequence[Way]
+    metrics: Sequence[str] = ()
+    shots_from: str = ""
+    system: str = ""
+    slices: Sequence[str] = ()
+    group: str = ""
+    sampling: Sampling = field(default_factory=Sampling)
+    prices: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    schema: Mapping[str, Any] | None = None
+    embedder: str = ""
+    most: int | None = None
+
+
+class Look(msgspec.Struct, frozen=True):
+    """That these rows have been used to judge these arms: what a later comparison on them must be corrected for."""
+
+    id: str
+    rows: str
+    at: datetime
+    arms: list[str]
+
+    @property
+    def name(self) -> str:
+        """Unique, as records want it."""
+        return self.id
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    """An answer by what it depends on."""
+
+    key: str
+    text: str
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    latency_ms: float | None = None
+    is_whole: bool = True
+    error: str = ""
+
+
+Heard = Callable[[str, int, int], None]
+
+
+def _nobody(arm: str, done: int, of: int) -> None:
+    """Nobody listens."""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """The work of a comparison."""
+
+    storage: Storage
+    registry: Registry
+    settings: Settings
+
+    def __call__(self, wanted: Wanted, folder: Path, tell: Heard = _nobody) -> Comparison:
+        """Ask every arm every row, score, compare, and write comparison.json, comparison.html and the answers into the folder.
+
+        What was answered stays: a second start asks only what is missing. A row that a model refuses, because it is too long or for
+        another reason of its own, counts as failed. Raises Invalid for data, models or metrics that cannot be used, and ModelFailed
+        when a model is gone; what was answered until then is kept.
+        """
+        began = time.monotonic()
+        source = open_file(self.storage.objects, wanted.data)
+        cases = self._cases(source, wanted)
+        metrics = self._metrics(wanted, cases)
+        shots = self._shots(wanted, cases)
+        folder.mkdir(parents=True, exist_ok=True)
+        arms, manifest, seconds = [], self._manifest(wanted, source, cases, shots), {}
+        local = [way.model for way in wanted.ways if not way.endpoint]
+        with self._engine(*local, *([wanted.embedder] if wanted.embedder else [])) as asking:
+            embed = None if asking is None or not wanted.embedder else _embedding(asking, wanted.embedder)
+            for way in wanted.ways:
+                started = time.monotonic()
+                teacher, identity = self._teacher(way, asking)
+                asked = [evaluation.with_shots(case, shots[: way.shots]) for case in cases]
+                manifest["arms"].append(self._described(way, identity, asked, asking))
+                responses = self._ask(way, teacher, identity, asked, wanted.sampling, folder, tell)
+                seconds[way.name] = round(time.monotonic() - started, 2)
+                arms.append(
+                    Arm(way.name, responses, _scores(metrics, responses, cases, _price(way, wanted.prices), embed))
+                )
+        questions = Questions(
+            cases, wanted.slices, wanted.group, Path(source.uri).name, self._warnings(wanted, source, cases)
+        )
+        found = hold_against(questions, arms, metrics, wanted.sampling.seed)
+        seconds["asking"] = round(sum(seconds.values()), 2)
+        seconds["all"] = round(time.monotonic() - began, 2)
+        found = msgspec.structs.replace(found, manifest=manifest, seconds=seconds)
+        (folder / RESULT).write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+        (folder / PAGE).write_text(evaluation.page(found), encoding="utf-8")
+        return found
+
+    # --- what is asked ----------------------------------------------------------------------------------------------
+
+    def _cases(self, source: Source, wanted: Wanted) -> list[Case]:
+        cases = evaluation.read_cases(source, wanted.system, wanted.most)
+        if wanted.schema is not None:
+            cases = [Case(one.line, one.prompt, one.reference, {"schema": wanted.schema, **one.row}) for one in cases]
+        for key in (*wanted.slices, *([wanted.group] if wanted.group else [])):
+            if all(evaluation.value_at(case.row, key) is None for case in cases):
+                raise Invalid(
+                    f"{source.uri}: no row has the key {key!r}; there are {', '.join(list(cases[0].row)[:12])}"
+                )
+        return cases
+
+    @staticmethod
+    def _metrics(wanted: Wanted, cases: Sequence[Case]) -> list[Metric]:
+        names = list(wanted.metrics) or evaluation.fitting(cases)
+        if not names:
+            raise Invalid(
+                f"{wanted.data}: the rows have no reference answers; name a metric that needs none with --metric"
+            )
+        if "similarity" in names and not wanted.embedder:
+            raise Invalid("the metric similarity needs an embedding model; name one with --embedder")
+        always = [*(["cost"] if wanted.prices else []), *evaluation.ALWAYS]
+        chosen = dict.fromkeys([*names, *always])
+        return [
+            evaluation.grader(name) if evaluation.is_grader(name) else evaluation.named([name])[0] for name in chosen
+        ]
+
+    def _shots(self, wanted: Wanted, cases: Sequence[Case]) -> list[Case]:
+        """Worked examples in the order in which they are taken, none of them a row of the evaluation."""
+        most = max((way.shots for way in wanted.ways), default=0)
+        if not most:
+            return []
+        if not wanted.shots_from:
+            raise Invalid(
+                "--shots needs --shots-from, a file of worked examples (training rows); rows of the evaluation are not shown"
+            )
+        pool = evaluation.read_cases(open_file(self.storage.objects, wanted.shots_from), wanted.system)
+        asked = {evaluation.question_of(case) for case in cases}
+        fresh = [case for case in pool if case.reference is not None and evaluation.question_of(case) not in asked]
+        if len(fresh) < most:
+            raise Invalid(
+                f"{wanted.shots_from}: {len(fresh)} rows can be shown, {most} shots are asked for; the others are rows of the evaluation"
+            )
+        return Random(wanted.sampling.seed).sample(fresh, most)
+
+    # --- who is asked -----------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _engine(self, *models: str) -> Iterator[invocation.Invocation | None]:
+        if not models:
+            yield None
+            return
+        with own_engine(self.storage, self.registry, self.settings, "compare", *dict.fromkeys(models)) as asking:
+            yield asking
+
+    def _teacher(self, way: Way, asking: invocation.Invocation | None) -> tuple[Teacher, str]:
+        """Who answers, and what its answers depend on besides the question."""
+        if not way.endpoint:
+            assert asking is not None
+            return CatalogueTeacher(asking, way.model), weights_sha256(asking.serving.target(way.model).weights)
+        teacher = synthesis.remote_teacher(way.model, way.endpoint, self.settings.teacher_key)
+        return teacher, teacher.name
+
+    def _ask(
+        self, way: Way, teacher: Teacher, identity: str, asked: Sequence[Case], sampling: Sampling, folder: Path, tell: Heard
+    ) -> list[Response]:  # fmt: skip
+        """The arm's answers in the order of the rows; those of an earlier start count."""
+        (folder / ANSWERS).mkdir(exist_ok=True)
+        growing = Answers(folder / ANSWERS / f"{_file_name(way.name)}.jsonl", _Kept)
+        drawn = (str(sampling.max_tokens), str(sampling.temperature), str(sampling.seed))
+        keys = [key_of(case.prompt, identity, *drawn) for case in asked]
+        done = {kept.key: kept for kept in growing.kept()}
+        missing = list({key: number for number, key in enumerate(keys) if key not in done}.values())
+
+        def act(number: int) -> _Kept:
+            began = time.perf_counter()
+            try:
+                said = teacher.answer(asked[number].prompt, sampling.max_tokens, sampling.temperature, sampling.seed)
+            except ModelFailed:
+                raise  # nobody answers any more; what was said until now stays
+            except OutcropError as error:
+                return _Kept(keys[number], "", error=error.message)
+            took = round((time.perf_counter() - began) * 1000, 2)
+            return _Kept(keys[number], said.text, said.input_tokens, said.output_tokens, took, said.is_whole)
+
+        def told(kept: _Kept) -> None:
+            done[kept.key] = kept
+            tell(way.name, len(done), len(asked))
+
+        growing.ask(missing, act, REMOTE_AT_ONCE if way.endpoint else self.settings.engine_slots, None, told)
+        found = [done[key] for key in keys]
+        if all(kept.error for kept in found):
+            raise Invalid(f"{way.name} answers no row: {found[0].error}")
+        return [
+            Response(kept.text, kept.input_tokens, kept.output_tokens, kept.latency_ms, kept.is_whole, kept.error)
+            for kept in found
+        ]
+
+    # --- what is said of it -----------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _manifest(wanted: Wanted, source: Source, cases: Sequence[Case], shots: Sequence[Case]) -> dict[str, Any]:
+        """All that the answers depend on, so that two comparisons can be told apart, or known to be the same."""
+        return {
+            "data": {"uri": source.uri, "sha256": sha256_of(source.path), "rows": len(cases), "asked": rows_hash(cases)},
+            "system": wanted.system or None,
+            "shots": {"from": wanted.shots_from, "lines": [shot.line for shot in shots]} if shots else None,
+            "sampling": msgspec.to_builtins(wanted.sampling), "group": wanted.group or None,
+            "outcrop": outcrop.__version__, "at": now().isoformat(timespec="seconds"), "arms": [],
+        }  # fmt: skip
+
+    @staticmethod
+    def _described(
+        way: Way, identity: str, asked: Sequence[Case], asking: invocation.Invocation | None
+    ) -> dict[str, Any]:
+        """An arm in the manifest. `prompts` is one hash of all prompts as the model read them, in its own tokens; of a remote model,
+        whose template is not known, of the conversations."""
+        described: dict[str, Any] = {"name": way.name, "model": way.model, "shots": way.shots}
+        if way.endpoint or asking is None:
+            return {**described, "endpoint": way.endpoint, "conversations": rows_hash(asked)}
+        target = asking.serving.target(way.model)
+        renderer = renderer_of(target)
+        rendered = hashlib.sha256()
+        for case in asked:
+            with contextlib.suppress(Invalid):
+                rendered.update(msgspec.json.encode(renderer.prompt(case.prompt)))
+        return {**described, "weights": identity, "renderer": renderer.hash, "prompts": rendered.hexdigest()}
+
+    def _warnings(self, wanted: Wanted, source: Source, cases: Sequence[Case]) -> list[str]:
+        """What a reader should know before the figures: rows that training had, and earlier looks at the same rows."""
+        found = []
+        for model in dict.fromkeys(way.model for way in wanted.ways if not way.endpoint):
+            found += self._overlap(model, cases)
+        looks = self.storage.records.collection("evaluation-look", Look)
+        rows, arms = rows_hash(cases), [way.name for way in wanted.ways]
+        before = {arm for look in looks.all() if look.rows == rows for arm in look.arms} - set(arms)
+        if before:
+            some = ", ".join(sorted(before)[:5]) + (", ..." if len(before) > 5 else "")
+            found.append(
+                f"these rows have judged {len(before)} other arm{'s' if len(before) > 1 else ''} before ({some}): what is best of many on the same "
+                f"rows looks better than it is. A p value below {0.05 / (len(before) + 1):.2g} would hold for all of them; fresh rows are better"
+            )
+        if not any(look.rows == rows and set(arms) <= set(look.arms) for look in looks.all()):
+            looks.add(Look(short_id(), rows, now(), arms))
+        return found
+
+    def _overlap(self, model: str, cases: Sequence[Case]) -> list[str]:
+        """How much of the evaluation a custom model was trained on, as far as its training file is still there."""
+        custom = self.registry.find_custom(model)
+        if custom is None:
+            return []
+        data = custom.lineage.get("training_data") or {}
+        try:
+            trained = open_file(self.storage.objects, data.get("uri") or custom.training_uri)
+        except (Invalid, NotFound):
+            return [
+                f"{custom.name}: its training data is not there any more; whether it holds rows of the evaluation is not known"
+            ]
+        changed = (
+            ""
+            if not data.get("sha256") or sha256_of(trained.path) == data["sha256"]
+            else " (the file has changed since)"
+        )
+        shared = evaluation.overlap(cases, [content for _, content, _ in read_any(trained)])
+        if not shared.all:
+            return []
+        lines = ", ".join(str(cases[number].line) for number in sorted(shared.all)[:LISTED])
+        return [
+            f"{custom.name} was trained on {len(shared.same)} of the {len(cases)} rows word for word, and on {len(shared.near)} nearly{changed}: "
+            f"what it does there is memory. Lines {lines}{', ...' if len(shared.all) > LISTED else ''}"
+        ]
+
+
+def rows_hash(cases: Sequence[Case]) -> str:
+    """One hash of what is asked and wanted, in order."""
+    return hashlib.sha256("".join(case.key for case in cases).encode()).hexdigest()
+
+
+def _scores(
+    metrics: Sequence[Metric], responses: Sequence[Response], cases: Sequence[Case], price: tuple[float, float] | None,
+    embed: Callable[[list[str]], list[list[float]]] | None,
+) -> dict[str, list[float | None]]:  # fmt: skip
+    """Every metric of every answer; a row without an answer has None."""
+    pairs = list(zip(responses, cases, strict=True))
+    found = {
+        metric.name: [None if given.error else metric.score(given, case) for given, case in pairs] for metric in metrics
+    }
+    if "label" in found:
+        found["label"] = evaluation.label_scores(responses, cases)
+    if "cost" in found and price is not None:
+        found["cost"] = [_cost(given, price) for given in responses]
+    if "similarity" in found and embed is not None:
+        places = [number for number, (given, case) in enumerate(pairs) if given.text.strip() and case.reference]
+        likenesses = evaluation.cosines(
+            embed, [(responses[number].text, str(cases[number].reference)) for number in places]
+        )
+        scored: list[float | None] = [None if given.error else 0.0 for given in responses]
+        for number, value in zip(places, likenesses, strict=True):
+            scored[number] = value
+        found["similarity"] = scored
+    return found
+
+
+def _cost(given: Response, price: tuple[float, float]) -> float | None:
+    """The price of 1,000 such requests, prices being those of a million tokens."""
+    if given.error or given.input_tokens is None or given.output_tokens is None:
+        return None
+    return (given.input_tokens * price[0] + given.output_tokens * price[1]) / 1000
+
+
+def _price(way: Way, prices: Mapping[str, tuple[float, float]]) -> tuple[float, float] | None:
+    return next((prices[name] for name in (way.name, way.label, way.model) if name in prices), None)
+
+
+def _embedding(asking: invocation.Invocation, model: str) -> Callable[[list[str]], list[list[float]]]:
+    def embed(texts: list[str]) -> list[list[float]]:
+        size = invocation.embedding.MOST_TEXTS
+        return [
+            vector
+            for begin in range(0, len(texts), size)
+            for vector in invocation.embed(asking, model, texts[begin : begin + size]).vectors
+        ]
+
+    return embed
+
+
+def _file_name(arm: str) -> str:
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", arm)
+    return plain if plain == arm else f"{plain}-{hashlib.sha256(arm.encode()).hexdigest()[:6]}"

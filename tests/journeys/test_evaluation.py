@@ -1,0 +1,213 @@
+"""Evaluation jobs through boto3 and the AWS CLI, in the shape of AWS's notebooks."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.conftest import ROLE
+
+BASE = "outcrop.pebble-v1:0"
+DATA = Path(__file__).parents[3] / "shared/data"
+ROWS = [
+    {
+        "prompt": f"{name}: {city}\n\nWhat is the city of {name}?",
+        "referenceResponse": city,
+        "category": "short" if len(city) < 6 else "long",
+    }
+    for name, city in zip(
+        "Anna Tom Maria Peter Lena Omar Julia David".split(),
+        "Paris London Berlin Madrid Rome Vienna Oslo Dublin".split(),
+        strict=True,
+    )
+]
+OVER = {"Completed", "Failed", "Stopped"}
+
+
+def asked(name, metrics, task="QuestionAndAnswer", models=(BASE,), judge=None, custom=None, **more):
+    automated = {
+        "datasetMetricConfigs": [
+            {
+                "taskType": task,
+                "dataset": {"name": "cities", "datasetLocation": {"s3Uri": "s3://evals/cities.jsonl"}},
+                "metricNames": metrics,
+            }
+        ]
+    }
+    if judge:
+        automated["evaluatorModelConfig"] = {"bedrockEvaluatorModels": [{"modelIdentifier": judge}]}
+    if custom:
+        automated["customMetricConfig"] = {
+            "customMetrics": custom,
+            "evaluatorModelConfig": {"bedrockEvaluatorModels": [{"modelIdentifier": judge or BASE}]},
+        }
+    params = json.dumps({"inferenceConfig": {"maxTokens": 24, "temperature": 0}})
+    return {
+        "jobName": name, "roleArn": ROLE, "evaluationConfig": {"automated": automated}, "outputDataConfig": {"s3Uri": "s3://evals/out/"},
+        "inferenceConfig": {"models": [{"bedrockModel": {"modelIdentifier": model, "inferenceParams": params}} for model in models]}, **more,
+    }  # fmt: skip
+
+
+def run(outcrop, request):
+    bedrock = outcrop.client("bedrock")
+    arn = bedrock.create_evaluation_job(**request)["jobArn"]
+    return outcrop.wait(lambda: bedrock.get_evaluation_job(jobIdentifier=arn), OVER)
+
+
+def written(outcrop, job):
+    """Every object that a job wrote, by its key after the job's folder."""
+    s3 = outcrop.client("s3")
+    keys = [one["Key"] for one in s3.list_objects_v2(Bucket="evals", Prefix=f"out/{job['jobName']}/")["Contents"]]
+    return {key.split("/", 3)[3]: s3.get_object(Bucket="evals", Key=key)["Body"].read() for key in keys}
+
+
+def lines(data):
+    return [json.loads(line) for line in data.splitlines()]
+
+
+@pytest.fixture
+def rows(outcrop):
+    outcrop.put_lines("s3://evals/cities.jsonl", [json.dumps(row) for row in ROWS])
+
+
+@pytest.mark.slow
+def test_a_computed_evaluation_stands_where_bedrock_writes_it(outcrop, rows) -> None:
+    job = run(outcrop, asked("computed", ["Builtin.Accuracy", "Builtin.Robustness", "Outcrop.contains"]))
+    assert (job["status"], job["jobType"], job["applicationType"]) == ("Completed", "Automated", "ModelEvaluation"), job
+    files = written(outcrop, job)
+    (name,) = [name for name in files if name.endswith("_output.jsonl")]
+    assert name.startswith(f"models/{BASE}/taskTypes/QuestionAndAnswer/datasets/cities/")
+    records = lines(files[name])
+    assert [record["inputRecord"] for record in records] == ROWS
+    for record in records:
+        scores = {score["metricName"]: score["result"] for score in record["automatedEvaluationResult"]["scores"]}
+        assert set(scores) == {"Builtin.Accuracy", "Builtin.Robustness", "Outcrop.contains"}
+        (response,) = record["modelResponses"]
+        assert response["modelIdentifier"] == BASE
+        assert scores["Outcrop.contains"] == float(record["inputRecord"]["referenceResponse"] in response["response"])
+        assert 0 <= scores["Builtin.Robustness"] <= 1
+    summary = json.loads(files["summary/cities.json"])
+    assert summary["rows"] == len(ROWS)
+    assert summary["measures"][0]["arms"][0]["low"] < summary["measures"][0]["arms"][0]["high"]
+    assert any("too few" in warning for warning in summary["warnings"])
+    assert b"<html" in files["summary/cities.html"]
+
+
+@pytest.mark.slow
+def test_a_judge_rates_with_built_in_and_custom_metrics(outcrop, rows) -> None:
+    definition = {
+        "name": "brevity", "instructions": "How brief is {{prediction}} for {{prompt}}? The truth: {{ground_truth}}",
+        "ratingScale": [{"definition": "short", "value": {"floatValue": 1.0}}, {"definition": "long", "value": {"floatValue": 0.0}}],
+    }  # fmt: skip
+    request = asked(
+        "judged",
+        ["Builtin.Correctness", "Builtin.Refusal", "brevity"],
+        "General",
+        judge=BASE,
+        custom=[{"customMetricDefinition": definition}],
+    )
+    job = run(outcrop, request)
+    assert job["status"] == "Completed", job
+    files = written(outcrop, job)
+    assert json.loads(files["custom_metrics/brevity.json"]) == {"customMetricDefinition": definition}
+    (name,) = [name for name in files if name.endswith("_output.jsonl")]
+    for record in lines(files[name]):
+        scores = {score["metricName"]: score for score in record["automatedEvaluationResult"]["scores"]}
+        assert scores["Builtin.Correctness"]["result"] in (0, 0.5, 1)
+        assert scores["Builtin.Refusal"]["result"] in (0, 1)
+        assert scores["brevity"]["result"] in (0, 1)
+        (details,) = scores["brevity"]["evaluatorDetails"]
+        assert details["modelIdentifier"] == BASE
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.exists(), reason="the shared data is not beside this checkout")
+def test_responses_that_the_rows_bring_are_judged_without_asking_a_model(outcrop) -> None:
+    given = (DATA / "aws/eval_llmaaj_byoi.jsonl").read_text(encoding="utf-8").splitlines()
+    source = json.loads(given[0])["modelResponses"][0]["modelIdentifier"]
+    outcrop.put_lines("s3://evals/cities.jsonl", given)
+    request = asked("brought", ["Builtin.Correctness", "Outcrop.f1"], "General", judge=BASE)
+    request["inferenceConfig"] = {"models": [{"precomputedInferenceSource": {"inferenceSourceIdentifier": source}}]}
+    job = run(outcrop, request)
+    assert job["status"] == "Completed", job
+    files = written(outcrop, job)
+    (name,) = [name for name in files if name.endswith("_output.jsonl")]
+    records = lines(files[name])
+    assert [record["modelResponses"] for record in records] == [json.loads(line)["modelResponses"] for line in given]
+
+
+@pytest.mark.slow
+def test_jobs_are_listed_by_the_cli_stopped_and_deleted(outcrop, rows) -> None:
+    bedrock = outcrop.client("bedrock")
+    job = run(outcrop, asked("listed", ["Builtin.Accuracy"]))
+    told = subprocess.run(
+        ["aws", "bedrock", "list-evaluation-jobs", "--name-contains", "listed"],
+        env=outcrop.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (summary,) = json.loads(told.stdout)["jobSummaries"]
+    assert (summary["jobArn"], summary["evaluationTaskTypes"], summary["modelIdentifiers"]) == (
+        job["jobArn"],
+        ["QuestionAndAnswer"],
+        [BASE],
+    )
+    with pytest.raises(ClientError, match="ConflictException"):
+        bedrock.stop_evaluation_job(jobIdentifier=job["jobArn"])
+    nobody = f"{job['jobArn'][:-12]}abcdefghijkl"
+    done = bedrock.batch_delete_evaluation_job(jobIdentifiers=[job["jobArn"], nobody])
+    assert done["evaluationJobs"] == [{"jobIdentifier": job["jobArn"], "jobStatus": "Deleting"}]
+    assert [(error["jobIdentifier"], error["code"]) for error in done["errors"]] == [
+        (nobody, "ResourceNotFoundException")
+    ]
+    with pytest.raises(ClientError, match="ResourceNotFoundException"):
+        bedrock.get_evaluation_job(jobIdentifier=job["jobArn"])
+
+
+REFUSED = [
+    ({"metrics": ["Builtin.Toxicity"]}, "classifier of toxicity"),
+    ({"metrics": ["Builtin.Accuracy"], "task": "Summarization"}, "BERTScore"),
+    ({"metrics": ["Builtin.Correctness"]}, "needs a judge"),
+    ({"metrics": ["Builtin.Perplexity"]}, "is not known"),
+    ({"metrics": ["Outcrop.beauty"]}, "is not one of Outcrop's metrics"),
+    ({"metrics": ["Builtin.Accuracy"], "models": ("nobody.there-v1:0",)}, "Could not resolve"),
+    (
+        {
+            "metrics": ["m"],
+            "custom": [{"customMetricDefinition": {"name": "m", "instructions": "{{prediction}} {{answer}}"}}],
+        },
+        "placeholder",
+    ),
+    (
+        {"metrics": ["m"], "custom": [{"customMetricDefinition": {"name": "m", "instructions": "is it good?"}}]},
+        "no {{prediction}}",
+    ),
+]
+
+
+@pytest.mark.parametrize(("more", "said"), REFUSED, ids=[said for _, said in REFUSED])
+def test_what_cannot_be_done_is_refused_in_words(outcrop, rows, more, said) -> None:
+    with pytest.raises(ClientError) as refused:
+        outcrop.client("bedrock").create_evaluation_job(**asked("refused", **more))
+    assert said in refused.value.response["Error"]["Message"]
+
+
+def test_rag_human_and_built_in_sets_are_refused_in_words(outcrop, rows) -> None:
+    bedrock = outcrop.client("bedrock")
+    builtin = asked("builtin", ["Builtin.Accuracy"])
+    builtin["evaluationConfig"]["automated"]["datasetMetricConfigs"][0]["dataset"] = {"name": "Builtin.BoolQ"}
+    with pytest.raises(ClientError, match="do not come with Outcrop"):
+        bedrock.create_evaluation_job(**builtin)
+    with pytest.raises(ClientError, match="knowledge bases"):
+        bedrock.create_evaluation_job(**asked("rag", ["Builtin.Accuracy"], applicationType="RagEvaluation"))
+
+
+@pytest.mark.slow
+def test_a_row_without_what_is_needed_fails_the_job_by_its_line(outcrop) -> None:
+    outcrop.put_lines("s3://evals/cities.jsonl", [json.dumps(ROWS[0]), '{"referenceResponse": "x"}'])
+    job = run(outcrop, asked("badrow", ["Builtin.Accuracy"]))
+    assert job["status"] == "Failed"
+    assert "line 2" in job["failureMessages"][0]
