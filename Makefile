@@ -7,7 +7,7 @@ TORCH_PAGE := https://download.pytorch.org/whl/cpu/torch/
 DATA ?= ../shared/data
 CLIENTS ?= .venv-clients
 
-.PHONY: help install demo test lint docs serve bench-banking77 bench-tatqa bench-wire bench-check bench-faq bench-distill bench-logs bench-intervals bench-train bench-serve bench-kills bench-plan bench-grouping bench-rates pebble clean
+.PHONY: help install demo test lint docs serve bench-banking77 bench-tatqa bench-wire bench-check bench-faq bench-distill bench-logs bench-intervals bench-advice bench-compare bench-train bench-serve bench-kills bench-plan bench-grouping bench-rates pebble clean
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
@@ -76,6 +76,10 @@ bench-logs: install
 ## make bench-intervals  how often intervals hold the truth, and equal arms are called different
 bench-intervals: install
 	$(BIN)/python -m benchmarks.intervals
+
+## make bench-advice  advice on six tasks whose right answer is known, three seeds each (half an hour; DATA=folder)
+bench-advice: install
+	$(BIN)/python -m benchmarks.advice --data $(DATA)
 
 ## make bench-train  training against TRL and transformers (makes their environment in .venv-peers; 40 minutes)
 PEERS ?= .venv-peers

@@ -389,11 +389,31 @@ def held() -> str:
     return "\n".join(lines) + "\n"
 
 
+def advice() -> str:
+    """Advice on tasks whose right answer is known, as `make bench-advice` found it."""
+    found = _result("advice")
+    if not found:
+        return ""
+    lines = [
+        f"Six tasks whose right advice is known by construction, three seeds each, with the starter model: {found['right']} of {found['of']} right "
+        f"(`make bench-advice`, {found['machine']}).", "",
+        "| task | why the advice is right | right | given | scores (%), first seed | seconds |", "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for task in found["tasks"]:
+        mine = [run for run in found["runs"] if run["task"] == task["task"]]
+        given = ", ".join(run["choice"] for run in mine)
+        scores = ", ".join(f"{name} {score:g}" for name, score in mine[0]["ways"].items())
+        seconds = sorted(round(run["seconds"]) for run in mine)
+        lines.append(f"| {task['task']} | {task['why']} | {' or '.join(task['right'])} | {given} | {scores} | {seconds[0]} to {seconds[-1]} |")
+    return "\n".join(lines) + "\n"
+
+
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/operations.md": {"operations": operations},
     "docs/hyperparameters.md": {"hyperparameters": hyperparameters.markdown},
     "docs/data.md": {"kinds": kinds.markdown, "check": check},
     "docs/synthesis.md": {"faq": faq, "distill": distill},
+    "docs/advice.md": {"advice": advice},
     "docs/evaluation.md": {"intervals": held, "metrics": metrics},
     "docs/logs.md": {"logs": logs},
     "docs/settings.md": {"settings": settings.markdown},

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from outcrop import __version__
-from outcrop.cli import comparing, data, deployments, jobs, lineage, models, planning
+from outcrop.cli import advising, comparing, data, deployments, jobs, lineage, models, planning, watching
 from outcrop.cli.installation import fail, out
 from outcrop.errors import OutcropError
 from outcrop.settings import Settings
@@ -29,6 +29,8 @@ app.command()(planning.plan)
 app.command()(planning.sweep)
 app.command()(lineage.lineage)
 app.command()(comparing.compare)
+app.command()(advising.advise)
+app.command()(watching.watch)
 app.command()(comparing.metrics)
 
 

@@ -53,9 +53,12 @@ def classify(answers: Sequence[str | None], wanted: Sequence[str], seed: int = 0
     )
 
 
-def label_scores(responses: Sequence[Response], cases: Sequence[Case]) -> list[float | None]:
-    """1.0 where an answer gives its row's label, out of all labels that occur; None for rows without an answer or a label."""
-    labels = sorted({case.reference for case in cases if case.reference is not None})
+def label_scores(
+    responses: Sequence[Response], cases: Sequence[Case], of: Sequence[Case] | None = None
+) -> list[float | None]:
+    """1.0 where an answer gives its row's label, out of all labels that occur in `of`, or in the cases themselves; None for rows without
+    an answer or a label."""
+    labels = sorted({case.reference for case in (of or cases) if case.reference is not None})
     return [
         None if given.error or case.reference is None else float(label_of(given.text, labels) == case.reference)
         for given, case in zip(responses, cases, strict=True)

@@ -105,6 +105,25 @@ def count(invocation: Invocation, model_id: str, prompt: Conversation | str) -> 
     return len(_tokens(renderer_of(invocation.serving.target(model_id)), prompt))
 
 
+def loss(invocation: Invocation, model_id: str, told: Conversation) -> tuple[float, int]:
+    """What a conversation's last answer costs a model after all that is before it (nats, its end included), and how many tokens it has.
+
+    Raises NotFound, Invalid when it does not fit, and what the engine raises.
+    """
+    target = invocation.serving.target(model_id)
+    row = renderer_of(target).training_row(told)
+    context = invocation.registry.context_of(target.weights) or DEFAULT_MAX_TOKENS
+    if len(row.tokens) > context:
+        raise Invalid(f"Input is too long for requested model: {len(row.tokens)} tokens, its context has {context}")
+    places = []
+    for place in range(len(row.tokens) - 1, 0, -1):
+        if row.is_answer[place]:
+            places.append(place)
+        elif places:
+            break
+    return invocation.serving.score(target, row.tokens, places[::-1]), len(places)
+
+
 def answer(invocation: Invocation, model_id: str, ask: Ask) -> Answer:
     """The whole answer. Raises NotFound, Invalid, and what the engine raises."""
     *_, last = stream(invocation, model_id, ask)

@@ -55,6 +55,8 @@ class Serving:
         self._registry, self._engines = registry, engines
         self.provisioned = storage.records.collection("provisioned-model", Provisioned)
         self.deployments = storage.records.collection("custom-model-deployment", Deployment)
+        self.trials: dict[str, Weights] = {}
+        """Weights that only this process knows, under names of its own: a trial's, which are no custom model."""
         self._background = ThreadPoolExecutor(4, thread_name_prefix="deploy")
         self._closing = threading.Event()
 
@@ -88,6 +90,8 @@ class Serving:
 
         Raises NotFound, and Invalid for what is there but not in service.
         """
+        if model_id in self.trials:
+            return Target(self.trials[model_id], None)
         kind, _ = resource_of(model_id)
         if kind in ("", "provisioned-model"):
             provisioned = self.find_provisioned(model_id)
@@ -128,6 +132,12 @@ class Serving:
         with self._engines.of(target.folder).capacity.place(target.holder):
             *_, last = self._engines.ask(target.folder, Embed(texts))
         return last.vectors
+
+    def score(self, target: Target, tokens: list[int], places: list[int]) -> float:
+        """What the tokens at these places (from 1) cost after those before them, summed (nats). Raises as `generate` does."""
+        adapter = str(target.weights.adapter) if target.weights.adapter else None
+        with self._engines.of(target.folder).capacity.place(target.holder, str(adapter)):
+            return self._score(target.folder, Score(tokens, places, adapter))
 
     def generate(self, target: Target, request: Generate) -> Iterator[Reply]:
         """The engine's replies for a request on a target; leaving early cancels it.

@@ -5,6 +5,7 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -136,7 +137,7 @@ class Compare:
         arms, manifest, seconds = [], self._manifest(wanted, source, cases, shots), {}
         local = [way.model for way in wanted.ways if not way.endpoint]
         with self._engine(*local, *([wanted.embedder] if wanted.embedder else [])) as asking:
-            embed = None if asking is None or not wanted.embedder else _embedding(asking, wanted.embedder)
+            embed = None if asking is None or not wanted.embedder else embedding(asking, wanted.embedder)
             for way in wanted.ways:
                 started = time.monotonic()
                 teacher, identity = self._teacher(way, asking)
@@ -234,15 +235,16 @@ class Compare:
         missing = list({key: number for number, key in enumerate(keys) if key not in done}.values())
 
         def act(number: int) -> _Kept:
-            began = time.perf_counter()
-            try:
-                said = teacher.answer(asked[number].prompt, sampling.max_tokens, sampling.temperature, sampling.seed)
-            except ModelFailed:
-                raise  # nobody answers any more; what was said until now stays
-            except OutcropError as error:
-                return _Kept(keys[number], "", error=error.message)
-            took = round((time.perf_counter() - began) * 1000, 2)
-            return _Kept(keys[number], said.text, said.input_tokens, said.output_tokens, took, said.is_whole)
+            said = respond(teacher, asked[number], sampling)
+            return _Kept(
+                keys[number],
+                said.text,
+                said.input_tokens,
+                said.output_tokens,
+                said.latency_ms,
+                said.is_whole,
+                said.error,
+            )
 
         def told(kept: _Kept) -> None:
             done[kept.key] = kept
@@ -332,6 +334,25 @@ class Compare:
         ]
 
 
+def respond(teacher: Teacher, case: Case, sampling: Sampling) -> Response:
+    """The answer to a row; a row that the model refuses has the reason. Raises ModelFailed when the model is gone."""
+    began = time.perf_counter()
+    try:
+        said = teacher.answer(case.prompt, sampling.max_tokens, sampling.temperature, sampling.seed)
+    except ModelFailed:
+        raise  # nobody answers any more; what was said until now stays
+    except OutcropError as error:
+        return Response("", error=error.message)
+    took = round((time.perf_counter() - began) * 1000, 2)
+    return Response(said.text, said.input_tokens, said.output_tokens, took, said.is_whole)
+
+
+def ask_all(teacher: Teacher, cases: Sequence[Case], sampling: Sampling, at_once: int) -> list[Response]:
+    """The answers in the order of the rows, none of them kept. Raises ModelFailed."""
+    with ThreadPoolExecutor(at_once) as pool:
+        return list(pool.map(lambda case: respond(teacher, case, sampling), cases))
+
+
 def rows_hash(cases: Sequence[Case]) -> str:
     """One hash of what is asked and wanted, in order."""
     return hashlib.sha256("".join(case.key for case in cases).encode()).hexdigest()
@@ -373,7 +394,9 @@ def _price(way: Way, prices: Mapping[str, tuple[float, float]]) -> tuple[float, 
     return next((prices[name] for name in (way.name, way.label, way.model) if name in prices), None)
 
 
-def _embedding(asking: invocation.Invocation, model: str) -> Callable[[list[str]], list[list[float]]]:
+def embedding(asking: invocation.Invocation, model: str) -> Callable[[list[str]], list[list[float]]]:
+    """What makes vectors of any number of texts."""
+
     def embed(texts: list[str]) -> list[list[float]]:
         size = invocation.embedding.MOST_TEXTS
         return [

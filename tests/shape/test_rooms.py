@@ -29,10 +29,11 @@ ROOMS = {
     "invocation": {"rendering", "serving", "registry", *LEAVES},
     "synthesis": {"datasets", "rendering", "invocation", "logs", *LEAVES},
     "evaluation": {"datasets", "rendering", *LEAVES},
-    "workflows": {"datasets", "rendering", "jobs", "training", "registry", "serving", "invocation", "evaluation", "logs", "synthesis", "storage", *LEAVES},
+    "advice": {"evaluation", "rendering", *LEAVES},
+    "workflows": {"advice", "datasets", "rendering", "jobs", "training", "registry", "serving", "invocation", "evaluation", "logs", "synthesis", "storage", *LEAVES},
     "api": {"jobs", "registry", "serving", "invocation", "logs", "datasets", "storage", "evaluation", "wire", *LEAVES},
     "demo": {"evaluation", "keys", *LEAVES},
-    "cli": {"api", "datasets", "evaluation", "logs", "rendering", "synthesis", "workflows", "jobs", "training", "registry", "serving", "storage", "demo", *LEAVES},
+    "cli": {"advice", "api", "datasets", "evaluation", "logs", "rendering", "synthesis", "workflows", "jobs", "training", "registry", "serving", "storage", "demo", *LEAVES},
 }  # fmt: skip
 # Rooms in whose processes torch may be; everywhere else importing it is a mistake.
 MAY_TOUCH_TORCH = (
