@@ -7,7 +7,7 @@ TORCH_PAGE := https://download.pytorch.org/whl/cpu/torch/
 DATA ?= ../shared/data
 CLIENTS ?= .venv-clients
 
-.PHONY: help install demo test lint docs serve bench-banking77 bench-tatqa bench-wire bench-check bench-faq bench-distill bench-logs bench-intervals bench-advice bench-compare bench-train bench-serve bench-kills bench-plan bench-grouping bench-rates pebble clean
+.PHONY: help install demo test lint docs serve bench-banking77 bench-tatqa bench-gsm8k bench-wire bench-check bench-faq bench-distill bench-logs bench-intervals bench-advice bench-compare bench-train bench-serve bench-kills bench-plan bench-grouping bench-rates pebble clean
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
@@ -48,11 +48,13 @@ docs: install
 serve: install
 	$(BIN)/outcrop serve
 
-## make bench-banking77, bench-tatqa   base against tuned on real data (DATA=folder with the sets)
+## make bench-banking77, bench-tatqa, bench-gsm8k   base against tuned on real data, the last two with examples, too (DATA=folder with the sets)
 bench-banking77: install
 	$(BIN)/python -m benchmarks.banking77 --data $(DATA)
 bench-tatqa: install
 	$(BIN)/python -m benchmarks.tatqa --data $(DATA)
+bench-gsm8k: install
+	$(BIN)/python -m benchmarks.gsm8k --data $(DATA)
 ## make bench-wire   what the wire costs per call, and the server's start and memory
 bench-wire: install
 	$(BIN)/python -m benchmarks.wire
@@ -80,6 +82,10 @@ bench-intervals: install
 ## make bench-advice  advice on six tasks whose right answer is known, three seeds each (half an hour; DATA=folder)
 bench-advice: install
 	$(BIN)/python -m benchmarks.advice --data $(DATA)
+
+## make bench-compare  what a comparison takes beside its answers
+bench-compare: install
+	$(BIN)/python -m benchmarks.compare
 
 ## make bench-train  training against TRL and transformers (makes their environment in .venv-peers; 40 minutes)
 PEERS ?= .venv-peers

@@ -404,7 +404,9 @@ def advice() -> str:
         given = ", ".join(run["choice"] for run in mine)
         scores = ", ".join(f"{name} {score:g}" for name, score in mine[0]["ways"].items())
         seconds = sorted(round(run["seconds"]) for run in mine)
-        lines.append(f"| {task['task']} | {task['why']} | {' or '.join(task['right'])} | {given} | {scores} | {seconds[0]} to {seconds[-1]} |")
+        lines.append(
+            f"| {task['task']} | {task['why']} | {' or '.join(task['right'])} | {given} | {scores} | {seconds[0]} to {seconds[-1]} |"
+        )
     return "\n".join(lines) + "\n"
 
 

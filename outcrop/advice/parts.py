@@ -24,6 +24,12 @@ class Parts:
         """Whether there is anything to leave out."""
         return bool(self.system or self.begin or self.end)
 
+    @property
+    def named(self) -> str:
+        """The parts that there are, in words."""
+        parts = {"the system prompt": self.system, "the common beginning": self.begin, "the common end": self.end}
+        return ", ".join(name for name, text in parts.items() if text)
+
 
 def common_parts(cases: Sequence[Case]) -> Parts:
     """What every row has. A part ends at a space or a line's end, so that no word is cut."""

@@ -86,6 +86,7 @@ class Reasons:
     """A category that was left out of a training: its name, the base on it, and that model."""
     saved: str = ""
     predicts: str = ""
+    perplexity: str = ""
 
 
 def advise(
@@ -124,7 +125,14 @@ def advise(
     else:
         sentence = _sentence(choice, named, ways)
     reasons += [
-        one for one in (more.predicts, more.saved, "" if choice == NOTHING else _break_even(named, ways.worth)) if one
+        one
+        for one in (
+            more.predicts,
+            more.saved,
+            more.perplexity,
+            "" if choice == NOTHING else _break_even(named, ways.worth),
+        )
+        if one
     ]
     return Advice(choice=choice, sentence=sentence, reasons=reasons, options=list(options), table=_table(named, more, curve, terms), curve=curve, terms=terms,
                   judged_by=judged_by, rows=rows, warnings=_warnings(rows))  # fmt: skip

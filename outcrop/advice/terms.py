@@ -30,13 +30,12 @@ class Probe:
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """How often the true answer is the likelier one (0.5 is chance), and what an answer's token costs (nats)."""
+    """How often the true answer is the likelier one (0.5 is chance)."""
 
     asked: int
     share: float
     low: float
     high: float
-    loss: float
     verdict: str
 
 
@@ -64,7 +63,7 @@ def _with(case: Case, answer: str) -> Conversation:
     return Conversation((*case.prompt.messages, Message("assistant", answer)), case.prompt.system)
 
 
-def known(true_losses: Sequence[float], false_losses: Sequence[float], loss: float) -> Terms | None:
+def known(true_losses: Sequence[float], false_losses: Sequence[float]) -> Terms | None:
     """What the losses of the probes (nats, whole answers) say; None when there are fewer than FEWEST."""
     if len(true_losses) < FEWEST:
         return None
@@ -73,4 +72,4 @@ def known(true_losses: Sequence[float], false_losses: Sequence[float], loss: flo
     if share.low > 0.5:
         verdict = "known" if share.mean >= 0.8 else "partly known"
 
-    return Terms(share.counted, share.mean, share.low, share.high, loss, verdict)
+    return Terms(share.counted, share.mean, share.low, share.high, verdict)

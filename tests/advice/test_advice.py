@@ -67,9 +67,9 @@ def test_terms_are_probed_where_the_prompt_does_not_tell_them() -> None:
         assert probe.term in true
         assert probe.term not in false
         assert len(true.split()) == len(false.split())
-    assert known([1.0] * 5, [2.0] * 5, 1.0) is None
-    assert known([1.0] * 20, [2.0] * 20, 1.0).verdict == "known"
-    assert known([1.0, 2.0] * 10, [2.0, 1.0] * 10, 1.0).verdict == "not known to the base"
+    assert known([1.0] * 5, [2.0] * 5) is None
+    assert known([1.0] * 20, [2.0] * 20).verdict == "known"
+    assert known([1.0, 2.0] * 10, [2.0, 1.0] * 10).verdict == "not known to the base"
 
 
 def test_what_all_prompts_say_alike_is_found_and_left_out() -> None:
