@@ -22,7 +22,7 @@ def main() -> None:
     rows = [{"prompt": row["question"], "referenceResponse": row["answer"]} for row in rows]
     random.Random(8).shuffle(rows)
     held_out, validation, train = rows[:300], rows[300:400], rows[400 : 400 + TRAINED]
-    note = f"{len(train):,} of {len(rows) - 400:,} rows are trained on"
+    note = f"{len(train):,} of {len(rows) - 400:,} rows are trained on; the starter model has read rows of this file in its pre-training (its card), held-out ones among them"
     draw(Figure("gsm8k", train, validation, held_out, train[:100], ("number",), max_tokens=200, note=note), chosen)
 
 

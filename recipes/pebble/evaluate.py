@@ -17,6 +17,7 @@ from outcrop.rendering import Conversation, Rendered, Renderer
 from outcrop.training.attention import laid_out
 from outcrop.training.batches import Microbatch
 from outcrop.training.model import load_base
+from recipes.pebble import shown
 from recipes.pebble.lessons import LESSONS
 
 
@@ -27,6 +28,13 @@ def last_answer(conversation: Conversation) -> Conversation:
     if len(conversation.messages) > 2 and context:
         question = f"{context}\n\n{question}"
     return Conversation.of(question, answer, system=conversation.system)
+
+
+def last_alone(row: Rendered) -> Rendered:
+    """The row with only its last answer learned; the turns before it are examples."""
+    end = len(row.is_answer) - row.is_answer[::-1].index(True)
+    begin = end - row.is_answer[:end][::-1].index(False)
+    return Rendered(row.tokens, [begin <= place < end for place in range(len(row.tokens))])
 
 
 def main() -> None:
@@ -41,10 +49,14 @@ def main() -> None:
     renderer = Renderer(chosen.tokenizer or chosen.folder)
     model = load_base(chosen.folder)
     scores: dict[str, dict[str, float]] = {}
-    for name, lesson in LESSONS.items():
+    for name, lesson in {**LESSONS, **shown.LESSONS}.items():
         for side, held in (("trained", False), ("held-out", True)):
             rng = random.Random(f"{chosen.seed}-{name}-{side}")
-            rendered = [renderer.training_row(last_answer(lesson(rng, held))) for _ in range(chosen.count)]
+            asked = [lesson(rng, held) for _ in range(chosen.count)]
+            if name in shown.LESSONS:
+                rendered = [last_alone(renderer.training_row(conversation)) for conversation in asked]
+            else:
+                rendered = [renderer.training_row(last_answer(conversation)) for conversation in asked]
             scores.setdefault(name, {})[side] = right_share(model, rendered)
     print(json.dumps(scores, indent=1))
 

@@ -18,7 +18,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from outcrop.datasets.rows import Rows
 from outcrop.rendering import Conversation, Rendered, Renderer
 from outcrop.training.plan import Plan, Settings
-from recipes.pebble import texts
+from recipes.pebble import shown, texts
 from recipes.pebble.lessons import LESSONS
 
 SPECIALS = ("<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|pad|>")
@@ -33,7 +33,7 @@ DRILL = {"drill": 3, "few_pairs": 3, "echo": 1, "paragraph": 1}
 EASY = {"drill": 3, "few_pairs": 5, "small_table": 3, "echo": 3, "paragraph": 3, "ticket_questions": 2}
 MIX = {
     "drill": 2, "few_pairs": 4, "pairs": 8, "small_table": 8, "people_table": 8, "year_table": 8, "paragraph": 12,
-    "echo": 4, "ticket_form": 10, "ticket_questions": 8, "to_json": 5, "document": 3, "chat": 4,
+    "echo": 4, "ticket_form": 10, "ticket_questions": 8, "to_json": 5, "document": 3, "chat": 4, "as_shown": 16, "by_example": 10, "statement": 4,
 }  # fmt: skip
 # With each stage goes the number of different tokens in a drill: a small alphabet first, because every token of it must
 # be met often before copying pays.
@@ -106,21 +106,21 @@ class Source:
         self._documents = texts.documents(data)
         self._chats = texts.chats(data, self.rng)
 
-    def draw(self, shares: dict[str, int]) -> Conversation | str | None:
-        """One row's content; plain text for a passage, None for a drill."""
+    def draw(self, shares: dict[str, int]) -> tuple[str, Conversation | str | None]:
+        """A lesson's name and one row's content; plain text for a passage, None for a drill."""
         kind = self.rng.choices(list(shares), list(shares.values()))[0]
         if kind == "drill":
-            return None
+            return kind, None
         if kind == "document":
-            return self.rng.choice(self._documents)
+            return kind, self.rng.choice(self._documents)
         if kind == "chat":
-            return self.rng.choice(self._chats)
-        return LESSONS[kind](self.rng, False)
+            return kind, self.rng.choice(self._chats)
+        return kind, {**LESSONS, **shown.LESSONS}[kind](self.rng, False)
 
     def samples(self, count: int) -> Iterator[str]:
         """Texts for the tokenizer."""
         for _ in range(count):
-            drawn = self.draw(MIX)
+            _, drawn = self.draw(MIX)
             if drawn is not None:
                 yield drawn if isinstance(drawn, str) else "\n".join(message.text for message in drawn.messages)
 
@@ -151,8 +151,10 @@ def rows(source: Source, renderer: Renderer, tokens: int, longest: int, begun: b
     stages = STAGES[-1:] if begun else STAGES
     while made < tokens:
         shares, size = next((shares, size) for shares, size, end in stages if made < end * tokens)
-        drawn = source.draw(shares)
+        kind, drawn = source.draw(shares)
         row = drill(source.rng, everything[:size]) if drawn is None else renderer.training_row(drawn)
+        if kind in shown.LESSONS and isinstance(drawn, Conversation):
+            row = shown.without_guesses(row, shown.guesses(kind, drawn))
         if len(row.tokens) <= longest:
             made += len(row.tokens)
             yield row
