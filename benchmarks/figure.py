@@ -100,7 +100,7 @@ def draw(figure: Figure, chosen: Any) -> None:
         "training_rows": len(figure.train),
         "training_s": round(training_s, 1),
     }
-    print(record.write(figure.name, {**settings, "note": figure.note, **figures}))
+    print(record.write(figure.name, {"name": figure.name, **settings, "note": figure.note, **figures}))
 
 
 def tune(figure: Figure, chosen: Any, home: Path, folder: Path) -> tuple[str, float]:

@@ -65,7 +65,7 @@ def script() -> str:
 def figures() -> str:
     """Figures from benchmarks/results/, each with the command that prints it and the machine it ran on."""
     lines = ["| what | figure | command |", "|---|---|---|"]
-    wire, banking, tatqa, train = (_result(name) for name in ("wire", "banking77", "tatqa", "train"))
+    wire, banking, tatqa, maths, train = (_result(name) for name in ("wire", "banking77", "tatqa", "gsm8k", "train"))
     if train:
         ratios, memory = train["ratios"], train["memory_ratios"]
         for case, what in (("tatqa-135m", "six questions a table"), ("unshared-135m", "nothing shared")):
@@ -112,19 +112,36 @@ def figures() -> str:
         lines.append(
             f"| banking77 accuracy, base and tuned, {banking['training_s']:.0f} s of training | {_arms(banking['accuracy'], '.1%')} | `make bench-banking77` |"
         )
-    if tatqa:
-        lines.append(
-            f"| TAT-QA dev EM, base and tuned, {tatqa['training_s']:.0f} s of training | {_arms(tatqa['EM'], '.1%')} | `make bench-tatqa` |"
-        )
-        lines.append(f"| TAT-QA dev F1 | {_arms(tatqa['F1'], '.1%')} | `make bench-tatqa` |")
-        lines.append(f"| TAT-QA dev output tokens | {_arms(tatqa['output tokens'], '.1f')} | `make bench-tatqa` |")
-    machines = {result["machine"] for result in (wire, banking, tatqa, train, serve, checked, logged, made) if result}
+    for name, found, metrics in (
+        ("TAT-QA dev", tatqa, ("tatqa-em", "tatqa-f1", "tokens-out")),
+        ("GSM8K", maths, ("number", "tokens-out")),
+    ):
+        for measure in found.get("measures", ()):
+            if measure["metric"] in metrics:
+                lines.append(
+                    f"| {name} {measure['metric']}: {', '.join(found['arms'])} | {_of_arms(measure)} | `make bench-{found['name']}` |"
+                )
+    machines = {
+        result["machine"] for result in (wire, banking, tatqa, maths, train, serve, checked, logged, made) if result
+    }
     lines += (
         ["", f"Accuracies with the starter model, 95 % intervals in brackets. On {'; '.join(sorted(machines))}."]
         if machines
         else []
     )
     return "\n".join(lines) + "\n"
+
+
+def _of_arms(measure: dict[str, Any]) -> str:
+    """A metric's figures, arm by arm."""
+    scale, form = (100, ".1f") if measure["form"] == "share" else (1, ".1f")
+    unit = " %" if measure["form"] == "share" else ""
+    return ", ".join(
+        "-"
+        if one is None
+        else f"{scale * one['mean']:{form}}{unit} [{scale * one['low']:{form}}, {scale * one['high']:{form}}]"
+        for one in measure["arms"]
+    )
 
 
 def training() -> str:

@@ -42,6 +42,8 @@ def fit(sizes: Sequence[int], scores: Sequence[Sequence[float]], seed: int = 0) 
         points.append(Point(size, float(mean), float(low), float(high)))
     if len(sizes) < 3:
         return Curve(points, "too few sizes to say what more rows would bring")
+    if _misses(sizes, table.mean(axis=1), [(point.high - point.low) / 2 for point in points]):
+        return Curve(points, "the points follow no power law, so nothing is said of more rows")
     gains: list[tuple[float, float, float]] = []
     for times in FURTHER:
         further = sizes[-1] * times
@@ -63,6 +65,14 @@ def _said(rows: int, gain: float, low: float, high: float) -> str:
     if high < 0.03:
         return f"{rows:,} rows would bring {between}: there are enough"
     return f"{rows:,} rows may bring {between}: these rows do not tell"
+
+
+def _misses(sizes: Sequence[int], means: np.ndarray, widths: Sequence[float]) -> bool:
+    """Whether the law misses a point by more than chance does: twice the half of its interval, and two points at least."""
+    return any(
+        abs(_guess(sizes, means, size) - mean) > max(2 * width, 0.02)
+        for size, mean, width in zip(sizes, means, widths, strict=True)
+    )
 
 
 def _guess(sizes: Sequence[int], means: np.ndarray, further: int) -> float:

@@ -6,7 +6,8 @@ import msgspec
 
 from outcrop.advice.curve import Curve
 from outcrop.advice.recommendation import NOTHING, Advice, Option
-from outcrop.evaluation.page import COLOURS, STYLE
+from outcrop.evaluation.charts import COLOURS
+from outcrop.evaluation.page import STYLE
 
 MORE = """
 .chosen { outline: 2px solid #0b6e4f; outline-offset: 3px; border-radius: 3px } .verdict { font-size: 1.25rem; font-weight: 600; margin: 1rem 0 }

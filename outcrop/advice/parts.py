@@ -25,6 +25,12 @@ class Parts:
         return bool(self.system or self.begin or self.end)
 
     @property
+    def each(self) -> "list[Parts]":
+        """Each part alone."""
+        alone = (Parts(self.system, "", ""), Parts("", self.begin, ""), Parts("", "", self.end))
+        return [one for one in alone if one.are_some]
+
+    @property
     def named(self) -> str:
         """The parts that there are, in words."""
         parts = {"the system prompt": self.system, "the common beginning": self.begin, "the common end": self.end}

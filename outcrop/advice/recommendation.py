@@ -14,8 +14,8 @@ import msgspec
 from outcrop.advice.curve import Curve
 from outcrop.advice.terms import Terms
 from outcrop.evaluation import difference
+from outcrop.evaluation.charts import p_value
 from outcrop.evaluation.comparison import Figure, verdict
-from outcrop.evaluation.page import p_value
 from outcrop.evaluation.significance import holm
 from outcrop.evaluation.significance import test as significance_of
 
@@ -68,12 +68,15 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Ways:
-    """The scores of each way on the same held-out rows, by its name of ORDER; `constant` are those of the commonest answer."""
+    """The scores of each way on the same held-out rows, by its name of ORDER; `constant` are those of the commonest answer. A row that a way
+    cannot answer is wrong: who takes the way gets no answer there."""
 
     scores: dict[str, list[float | None]]
     constant: list[float | None]
     worth: float = 0.05
     enough: float = 0.7
+    hour_price: float = 0.0
+    """What an hour of training costs."""
 
 
 @dataclass
@@ -106,20 +109,23 @@ def advise(
     for name in tried[1:]:
         if _is_better(steps[choice, name], ways.worth):
             choice = name
-    floor = difference(ways.constant, ways.scores[choice])
-    learned = floor.low > 0 and floor.mean >= ways.worth
-    poor = choice == PROMPT and named[PROMPT].figure.mean < ways.enough
     best = max(tried, key=lambda name: named[name].figure.mean)
+    has_learned = difference(ways.constant, ways.scores[best]).low > 0
+    poor = choice == PROMPT and named[PROMPT].figure.mean < ways.enough
     reasons = [_reason(named, choice, name, steps, ways.worth) for name in tried if name != choice]
     reasons.insert(
         0, f"{choice} reaches {_said(named[choice].figure)}; always giving the commonest answer {_mean(ways.constant)}"
     )
-    if not learned:
-        sentence = f"Nothing measured here helps: {best} reaches {_said(named[best].figure)}, no better than always giving the commonest answer ({_mean(ways.constant)}); the answers do not follow from the prompts. Look at the data before anything else."
+    if not has_learned:
+        sentence = (
+            f"Nothing measured here helps: {best} reaches {_said(named[best].figure)}, which is not shown to be better than always giving the commonest "
+            f"answer ({_mean(ways.constant)}); the answers do not seem to follow from the prompts. Look at the data before anything else."
+        )
         choice = NOTHING
     elif poor:
-        sentence = f"Nothing measured here helps enough: plain prompting reaches {_said(named[PROMPT].figure)} and no other way is better by {ways.worth:.0%}; get other data, documents, or a larger base.".replace(
-            "%;", " %;"
+        sentence = (
+            f"Nothing measured here helps enough: plain prompting reaches {_said(named[PROMPT].figure)}, and no other way is shown to be better by "
+            f"{100 * ways.worth:.0f} points; get more rows, other data, documents, or a larger base."
         )
         choice = NOTHING
     else:
@@ -130,7 +136,7 @@ def advise(
             more.predicts,
             more.saved,
             more.perplexity,
-            "" if choice == NOTHING else _break_even(named, ways.worth),
+            "" if choice == NOTHING else _break_even(named, ways.worth, ways.hour_price),
         )
         if one
     ]
@@ -174,11 +180,11 @@ def _sentence(choice: str, named: dict[str, Option], ways: Ways) -> str:
         default=0.0,
     )
     if choice == PROMPT:
-        return f"Do not tune: plain prompting reaches {said}, and nothing dearer is better by {100 * ways.worth:.0f} points."
+        return f"Do not tune: plain prompting reaches {said}, and nothing dearer is shown to be better by {100 * ways.worth:.0f} points."
     if choice == FEW_SHOT:
-        return f"Do not tune: worked examples in the prompt{detail} reach {said}, and nothing dearer is better by {100 * ways.worth:.0f} points."
+        return f"Do not tune: worked examples in the prompt{detail} reach {said}, and nothing dearer is shown to be better by {100 * ways.worth:.0f} points."
     if choice == RETRIEVAL:
-        return f"Do not tune: give the model the documents{detail}; that reaches {said}, and a training does not better it by {100 * ways.worth:.0f} points."
+        return f"Do not tune: give the model the documents{detail}; that reaches {said}, and no training is shown to better it by {100 * ways.worth:.0f} points."
     what = {
         TUNE: "Tune",
         TUNE_FEW_SHOT: "Tune, and show examples",
@@ -187,8 +193,8 @@ def _sentence(choice: str, named: dict[str, Option], ways: Ways) -> str:
     return f"{what}{detail}: that reaches {said}; the best way without it reaches {100 * others:.1f} %."
 
 
-def _break_even(named: dict[str, Option], worth: float) -> str:
-    """From how many requests on a tuned model's shorter prompts have paid for its training."""
+def _break_even(named: dict[str, Option], worth: float, hour_price: float) -> str:
+    """From how many requests on a tuned model's shorter prompts have paid for its training: in prices where there are some, else in time."""
     tuned = named.get(TUNE)
     rivals = [named[name] for name in (PROMPT, FEW_SHOT, RETRIEVAL) if name in named]
     if tuned is None or not rivals:
@@ -196,6 +202,14 @@ def _break_even(named: dict[str, Option], worth: float) -> str:
     rival = max(rivals, key=lambda option: option.figure.mean)
     if tuned.figure.mean < rival.figure.mean - worth:
         return ""
+    if tuned.cost_a_thousand is not None and rival.cost_a_thousand is not None:
+        saved, training = (rival.cost_a_thousand - tuned.cost_a_thousand) / 1000, tuned.training_s / 3600 * hour_price
+        prices = f"1,000 requests cost {tuned.cost_a_thousand:,.4f} tuned and {rival.cost_a_thousand:,.4f} with {rival.name}, the training {training:,.4f}"
+        return (
+            f"{prices}: tuning never pays by price"
+            if saved <= 0
+            else f"{prices}: it has paid for itself after {training / saved:,.0f} requests"
+        )
     saved = rival.seconds_a_request - tuned.seconds_a_request
     if saved <= 0:
         return f"tuning never pays by speed alone: a request takes {1000 * tuned.seconds_a_request:.1f} ms of this machine, with {rival.name} {1000 * rival.seconds_a_request:.1f} ms"

@@ -17,7 +17,7 @@ from outcrop.evaluation.judge import said
 from outcrop.rendering import Conversation, Message
 
 MOST_PROBES, FEWEST = 60, 10
-TERM = re.compile(r"[A-Za-z][\w-]{3,}|\d[\d.,]*\d")
+TERM = re.compile(r"(?<!\w)[^\W\d_][\w-]{3,}(?!\w)|(?<![\w.,])\d[\d.,]*\d(?!\w)")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ def probes(cases: Sequence[Case], seed: int = 0) -> list[Probe]:
         others = sorted(other for other in rare if other not in reference and other[0].isdigit() == term[0].isdigit())
         if others:
             exchanged = rng.choice(others).join(re.split(rf"(?<!\w){re.escape(term)}(?!\w)", reference))
-            found.append(Probe(term, _with(case, reference), _with(case, exchanged)))
+            if exchanged != reference:
+                found.append(Probe(term, _with(case, reference), _with(case, exchanged)))
     return found
 
 

@@ -10,6 +10,7 @@ from outcrop.api.tags import read_tags
 from outcrop.clock import now
 from outcrop.errors import Conflict, Invalid, NotFound, OutcropError, Unsupported
 from outcrop.evaluation import judge, programmatic
+from outcrop.evaluation.likeness import check_ready
 from outcrop.jobs import Job
 from outcrop.jobs.job import ENDED
 from outcrop.names import short_id
@@ -140,7 +141,7 @@ def _sampling(text: str | None, field: str) -> Request:
     """maxTokens, temperature, topP and stopSequences from a JSON string, plain or under inferenceConfig. Raises Invalid."""
     try:
         given = json.loads(text) if text else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Invalid(f"{field} is not JSON: {error}") from None
     if not isinstance(given, dict):
         raise Invalid(
@@ -173,8 +174,8 @@ def _sampling(text: str | None, field: str) -> Request:
         value = found[name]
         if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
             raise Invalid(f"{field}: {name} is {value!r}; it must be a number from {low} to {high:,}")
-    if not isinstance(found["stop"], list) or not all(isinstance(one, str) for one in found["stop"]):
-        raise Invalid(f"{field}: stopSequences must be a list of texts")
+    if not isinstance(found["stop"], list) or not all(isinstance(one, str) and one for one in found["stop"]):
+        raise Invalid(f"{field}: stopSequences must be a list of texts that are not empty")
     return found
 
 
@@ -198,6 +199,7 @@ def _dataset(one: Request, number: int, by: str, custom: list[Request]) -> Reque
                     f"{field}: {name} needs a judge; name one with evaluatorModelConfig.bedrockEvaluatorModels"
                 )
             continue
+        check_ready(name.removeprefix(programmatic.OWN))
         metric = programmatic.find(one["taskType"], name)
         if isinstance(metric, str):
             kinds = f"; with a judge {', '.join(judge.BUILT_IN)}" if by else ""

@@ -29,6 +29,7 @@ def advise(
         float, typer.Option(help="what plain prompting must reach to be good enough (%)", min=0, max=100)
     ] = 70,
     price: Annotated[str, typer.Option(help="what a million tokens in and out cost, such as 0.25,1.25")] = "",
+    hour_price: Annotated[float, typer.Option(help="what an hour of training costs, in the same money", min=0)] = 0.0,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="a hyperparameter of the tunings, such as epochCount=3")
     ] = None,
@@ -46,7 +47,7 @@ def advise(
     from outcrop.workflows.advise import Advise, Wanted
 
     wanted = Wanted(
-        data, base, tuple(documents or ()), metric, system, category, max_tokens, seed, worth / 100, enough / 100, _price(price), rows,
+        data, base, tuple(documents or ()), metric, system, category, max_tokens, seed, worth / 100, enough / 100, _price(price), hour_price, rows,
         named(set_ or [], "--set"),
     )  # fmt: skip
 

@@ -24,7 +24,12 @@ def compare(
     shots: Annotated[
         str, typer.Option(help="numbers of worked examples, such as 0,1,4: every model with each of them")
     ] = "0",
-    shots_from: Annotated[str, typer.Option(help="file of worked examples, such as the training file")] = "",
+    shots_from: Annotated[
+        str,
+        typer.Option(
+            help="file of worked examples, such as the training file; rows of the data, which are then not asked, when left out"
+        ),
+    ] = "",
     metric: Annotated[
         list[str] | None,
         typer.Option(
@@ -94,7 +99,8 @@ def metrics() -> None:
 
 def show(found: Any) -> None:
     """A comparison in the terminal."""
-    from outcrop.evaluation.page import between, headline, number, p_value, said
+    from outcrop.evaluation.charts import between, number, p_value, points, said
+    from outcrop.evaluation.page import headline
 
     groups = f" in {found.groups:,} groups" if found.groups is not None else ""
     names = [measure.metric for measure in found.measures]
@@ -127,7 +133,7 @@ def show(found: Any) -> None:
                     turned.arm,
                     change,
                     p_value(one.p_corrected),
-                    number(one.detectable, judged.form).replace("%", "pt"),
+                    points(one.detectable, judged.form),
                     f"{turned.better:,}",
                     f"{turned.worse:,}",
                     one.verdict,

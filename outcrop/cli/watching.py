@@ -38,22 +38,28 @@ def watch(
     folder: Annotated[Path, typer.Option("--out", help="folder for watch.jsonl and spots.jsonl")] = Path("watch"),
 ) -> None:
     """Say from its logs whether what a model is asked, and how it answers, has changed. Ends with status 2 when there is something to tell."""
-    from outcrop.errors import Invalid
+    from outcrop.errors import Invalid, OutcropError
     from outcrop.workflows.watch import CALLS, TRAINING, Wanted, Watch
 
     if against not in ("", CALLS, TRAINING):
         raise Invalid(f"--against {against}: it must be {CALLS} or {TRAINING}")
     wanted = Wanted(model, logs, recent, against, data, spot, metric, embedder, max_tokens)
     while True:
-        found = Watch(*installation(), service().logs.configuration)(wanted, folder)
-        _show(found)
-        if every is None:
-            sys.exit(0 if found.is_calm else 2)
+        try:
+            found = Watch(*installation(), service().logs.configuration)(wanted, folder)
+        except OutcropError as error:
+            if every is None:
+                raise
+            out.print(f"[red]this look failed:[/red] {error.message}", highlight=False, soft_wrap=True)
+        else:
+            _show(found)
+            if every is None:
+                sys.exit(0 if found.is_calm else 2)
         time.sleep(60 * every)
 
 
 def _show(found: object) -> None:
-    from outcrop.evaluation.page import p_value
+    from outcrop.evaluation.charts import p_value
     from outcrop.workflows.watch import Watched
 
     assert isinstance(found, Watched)

@@ -187,7 +187,8 @@ def _pair(source: Source, line: int, row: Json, reading: Reading) -> Content:
     if row[prompt] is None or row[answer] is None:
         raise Invalid(f"{source.uri}: line {line}: {prompt if row[prompt] is None else answer} is null")
     said = row[answer] if isinstance(row[answer], str) else msgspec.json.encode(row[answer]).decode()
-    return Conversation.of(str(row[prompt]), said, system=reading.system or None)
+    own = row.get("system")
+    return Conversation.of(str(row[prompt]), said, system=(own if isinstance(own, str) else reading.system) or None)
 
 
 Writer = Callable[[Content], Json | str]

@@ -13,6 +13,7 @@ from outcrop.errors import Invalid
 from outcrop.rendering import Conversation, Message
 
 CHAT_KEYS = ("schemaVersion", "system", "messages")
+REFERENCES = ("referenceResponse", "completion", "answer", "response", "output", "label", "target")
 
 
 @dataclass(frozen=True)
@@ -59,27 +60,28 @@ def read_cases(source: Source, system: str = "", most: int | None = None) -> lis
     for line, row in read_objects(source, reading):
         if most is not None and len(cases) >= most:
             break
-        if "prompt" in row and isinstance(row["prompt"], str) and not _answers(row):
-            if not row["prompt"].strip():
-                raise Invalid(f"{source.uri}: line {line}: prompt is empty")
-            cases.append(Case(line, Conversation.of(row["prompt"], system=system or None), None, row))
-            continue
-        chat = {name: row[name] for name in CHAT_KEYS if name in row} if "messages" in row else row
-        content = content_of(source, line, chat, reading)
-        if not isinstance(content, Conversation) or not content.messages[0].text.strip():
-            raise Invalid(f"{source.uri}: line {line}: has no prompt to ask")
-        asked = Conversation(content.messages[:-1], content.system)
-        cases.append(Case(line, asked, content.messages[-1].text, row))
+        if isinstance(row.get("prompt"), str):
+            own = row.get("system")
+            asked = Conversation.of(row["prompt"], system=(own if isinstance(own, str) else system) or None)
+            reference = _reference(row)
+        else:
+            chat = {name: row[name] for name in CHAT_KEYS if name in row} if "messages" in row else row
+            content = content_of(source, line, chat, reading)
+            if not isinstance(content, Conversation):
+                raise Invalid(f"{source.uri}: line {line}: is plain text; a row needs a prompt")
+            asked, reference = Conversation(content.messages[:-1], content.system), content.messages[-1].text
+        if not asked.messages[-1].text.strip():
+            raise Invalid(f"{source.uri}: line {line}: prompt is empty")
+        cases.append(Case(line, asked, reference, row))
     if not cases:
         raise Invalid(f"{source.uri}: there are no rows")
     return cases
 
 
-def _answers(row: dict[str, Any]) -> bool:
-    return any(
-        row.get(name) is not None
-        for name in ("referenceResponse", "completion", "answer", "response", "output", "label")
-    )
+def _reference(row: dict[str, Any]) -> str | None:
+    """The answer that is wanted: what Bedrock's evaluation and training rows call it first, then other names for it."""
+    found = next((row[name] for name in REFERENCES if row.get(name) is not None), None)
+    return found if isinstance(found, str | None) else msgspec.json.encode(found).decode()
 
 
 def with_shots(case: Case, shots: Sequence[Case]) -> Case:

@@ -9,7 +9,7 @@ import numpy as np
 from outcrop.errors import Invalid
 from outcrop.evaluation.cases import Case, Response
 from outcrop.evaluation.intervals import DRAWS, Measured
-from outcrop.evaluation.scores import label_of
+from outcrop.evaluation.scores import bare, label_of
 
 # What is said of an answer that gives none of the labels.
 NO_LABEL = "(no label)"
@@ -30,7 +30,10 @@ def classify(answers: Sequence[str | None], wanted: Sequence[str], seed: int = 0
     An answer that gives no label counts against its wanted one; None is a row without an answer, counted as failed. Raises Invalid when
     no row was answered.
     """
-    labels = sorted(set(wanted))
+    first: dict[str, str] = {}
+    for label in sorted(set(wanted)):
+        first.setdefault(bare(label), label)
+    wanted, labels = [first[bare(label)] for label in wanted], list(first.values())
     kept = [number for number, answer in enumerate(answers) if answer is not None]
     if not kept:
         raise Invalid(f"none of {len(answers)} examples was answered; there is nothing to measure")
@@ -60,7 +63,9 @@ def label_scores(
     an answer or a label."""
     labels = sorted({case.reference for case in (of or cases) if case.reference is not None})
     return [
-        None if given.error or case.reference is None else float(label_of(given.text, labels) == case.reference)
+        None
+        if given.error or case.reference is None
+        else float(bare(label_of(given.text, labels) or "") == bare(case.reference))
         for given, case in zip(responses, cases, strict=True)
     ]
 

@@ -17,7 +17,8 @@ from outcrop.evaluation.metrics import COUNT, SHARE, Metric
 from outcrop.evaluation.significance import FEWEST, LEVEL, detectable, holm
 from outcrop.evaluation.significance import test as significance_of
 
-BINS, MOST_SLICES, MOST_CHANGED = 12, 12, 500
+# Rows that changed are kept of each arm, so many lost and so many won.
+BINS, MOST_SLICES, MOST_CHANGED = 12, 12, 100
 # A difference between arms in how many rows failed that is worth a word (share of the rows).
 FAILED_APART = 0.02
 
@@ -59,7 +60,7 @@ class Against(msgspec.Struct, frozen=True):
     test: str
     p: float
     p_corrected: float
-    detectable: float
+    detectable: float | None
     verdict: str
 
 
@@ -81,6 +82,8 @@ class Slice(msgspec.Struct, frozen=True):
     value: str
     rows: int
     arms: list[Figure | None]
+    differences: list[Figure | None]
+    """Each arm but the first against it, paired; a hint, not a verdict."""
 
 
 class Changed(msgspec.Struct, frozen=True):
@@ -93,6 +96,7 @@ class Changed(msgspec.Struct, frozen=True):
     first: str
     other: str
     change: float
+    """More is better, whatever the metric's direction."""
 
 
 class Turned(msgspec.Struct, frozen=True):
@@ -164,19 +168,27 @@ def compare(asked: Questions, arms: Sequence[Arm], metrics: Sequence[Metric], se
     """
     if not metrics or not arms:
         raise Invalid("a comparison needs an arm and a metric")
-    groups = [value_at(case.row, asked.group) for case in asked.cases] if asked.group else None
+    groups = _groups(asked)
     measures = [_measure(metric, arms, seed, groups) for metric in metrics]
-    judging = metrics[0].name
-    if measures[0].arms[0] is None:
-        raise Invalid(f"no row of {arms[0].name} can be scored by {judging}; choose another metric")
+    judging = metrics[0]
+    if all(figure is None for figure in measures[0].arms):
+        raise Invalid(f"no answer of any arm can be scored by {judging.name}; choose another metric")
     return Comparison(
         title=asked.title, rows=len(asked.cases), groups=len(set(groups)) if groups is not None else None,
         arms=[arm.name for arm in arms],
-        unanswered=[sum(bool(one.error) for one in arm.responses) for arm in arms], judged_by=judging, measures=measures, slices=_slices(asked, arms, judging, seed, groups),
+        unanswered=[sum(bool(one.error) for one in arm.responses) for arm in arms], judged_by=judging.name, measures=measures, slices=_slices(asked, arms, judging.name, seed, groups),
         turned=[_turned(arms[0], arm, judging) for arm in arms[1:]], changed=_changed(asked.cases, arms, judging),
-        tokens=_histogram(arms), labels=_labels(asked.cases, arms, seed) if judging == "label" else [],
+        tokens=_histogram(arms), labels=_labels(asked.cases, arms, seed) if judging.name == "label" else [],
         warnings=[*asked.warnings, *_warnings(asked, arms, measures)],
     )  # fmt: skip
+
+
+def _groups(asked: Questions) -> list[Any] | None:
+    """What each row belongs to; a row without the key belongs to itself alone."""
+    if not asked.group:
+        return None
+    values = [value_at(case.row, asked.group) for case in asked.cases]
+    return [("row", number) if value is None else value for number, value in enumerate(values)]
 
 
 def _measure(metric: Metric, arms: Sequence[Arm], seed: int, groups: list[Any] | None) -> Measure:
@@ -191,21 +203,24 @@ def _measure(metric: Metric, arms: Sequence[Arm], seed: int, groups: list[Any] |
             against.append(None)
             continue
         change = intervals.difference(rows[0], rows[number], seed, groups)
+        kept, _ = intervals.paired(rows[0], rows[number])
         relative = None
-        if metric.form != SHARE and figures[0] is not None and figures[0].mean > 0:
+        if metric.form != SHARE and sum(rows[0][place] or 0.0 for place in kept) > 0:
             relative = Figure.of(intervals.relative(rows[0], rows[number], seed, groups))
+        units = len({groups[place] for place in kept}) if groups is not None else len(kept)
         against.append(
             Against(
                 Figure.of(change), relative, tests[number].name, tests[number].p, corrected[number],
-                detectable(rows[0], rows[number], len(pairs), groups), verdict(change, corrected[number], metric.more_is_better),
+                detectable(rows[0], rows[number], len(pairs), groups), verdict(change, corrected[number], metric.more_is_better, units),
             )
         )  # fmt: skip
     return Measure(metric.name, metric.what, metric.form, metric.more_is_better, figures, against)
 
 
-def verdict(change: Measured, p_corrected: float, more_is_better: bool = True) -> str:
-    """What a difference says: a side only when test and interval agree that there is one, and nothing of fewer than FEWEST rows."""
-    if change.counted < FEWEST:
+def verdict(change: Measured, p_corrected: float, more_is_better: bool = True, units: int | None = None) -> str:
+    """What a difference says: a side only when test and interval agree that there is one, and nothing of fewer than FEWEST rows, or
+    groups of rows where `units` counts them."""
+    if (change.counted if units is None else units) < FEWEST:
         return "too few rows"
     if p_corrected >= LEVEL or change.low <= 0 <= change.high:
         return "no difference seen"
@@ -223,46 +238,51 @@ def _figure(row: Row, seed: int, groups: list[Any] | None) -> Figure | None:
 def _slices(asked: Questions, arms: Sequence[Arm], judging: str, seed: int, groups: list[Any] | None) -> list[Slice]:
     found = []
     for key in asked.slices:
-        values = [value_at(case.row, key) for case in asked.cases]
-        common = sorted(
-            {value for value in values if value is not None}, key=lambda value: (-values.count(value), str(value))
-        )
-        for value in common[:MOST_SLICES]:
-            places = [number for number, one in enumerate(values) if one == value]
-            within = [groups[number] for number in places] if groups is not None else None
-            figures = [_figure([arm.scores[judging][number] for number in places], seed, within) for arm in arms]
-            found.append(Slice(key, str(value), len(places), figures))
+        places: dict[Any, list[int]] = {}
+        for number, case in enumerate(asked.cases):
+            places.setdefault(value_at(case.row, key), []).append(number)
+        for value, mine in _common(places)[:MOST_SLICES]:
+            within = [groups[number] for number in mine] if groups is not None else None
+            rows = [[arm.scores[judging][number] for number in mine] for arm in arms]
+            differences = [
+                Figure.of(intervals.difference(rows[0], row, seed, within)) if _both(rows[0], row) else None
+                for row in rows[1:]
+            ]
+            found.append(Slice(key, str(value), len(mine), [_figure(row, seed, within) for row in rows], differences))
     return found
 
 
-def _turned(first: Arm, arm: Arm, judging: str) -> Turned:
-    changes = [
-        b - a
-        for a, b in zip(first.scores[judging], arm.scores[judging], strict=True)
-        if a is not None and b is not None
-    ]
-    return Turned(
-        arm.name,
-        sum(change > 0 for change in changes),
-        sum(change < 0 for change in changes),
-        sum(not change for change in changes),
+def _common(places: dict[Any, list[int]]) -> list[tuple[Any, list[int]]]:
+    """The values of a key, the commonest first."""
+    return sorted(
+        ((value, mine) for value, mine in places.items() if value is not None),
+        key=lambda one: (-len(one[1]), str(one[0])),
     )
 
 
-def _changed(cases: Sequence[Case], arms: Sequence[Arm], judging: str) -> list[Changed]:
-    first = arms[0]
-    found = [
-        Changed(
-            case.line, case.question, case.reference, arm.name, first.responses[number].text, arm.responses[number].text,
-            arm.scores[judging][number] - first.scores[judging][number],  # type: ignore[operator]
-        )
-        for arm in arms[1:]
-        for number, case in enumerate(cases)
-        if first.scores[judging][number] is not None
-        and arm.scores[judging][number] is not None
-        and first.scores[judging][number] != arm.scores[judging][number]
-    ]  # fmt: skip
-    return sorted(found, key=lambda row: (row.arm, row.change, row.line))[:MOST_CHANGED]
+def _gains(first: Arm, arm: Arm, judging: Metric) -> list[float | None]:
+    """By how much an arm is better on each row; None where either has no score."""
+    sign = 1 if judging.more_is_better else -1
+    pairs = zip(first.scores[judging.name], arm.scores[judging.name], strict=True)
+    return [None if a is None or b is None else sign * (b - a) for a, b in pairs]
+
+
+def _turned(first: Arm, arm: Arm, judging: Metric) -> Turned:
+    gains = [gain for gain in _gains(first, arm, judging) if gain is not None]
+    return Turned(arm.name, sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains), gains.count(0.0))
+
+
+def _changed(cases: Sequence[Case], arms: Sequence[Arm], judging: Metric) -> list[Changed]:
+    """Of each arm the rows that it loses most on, and those that it wins most on."""
+    found = []
+    for arm in arms[1:]:
+        gains = [(gain, number) for number, gain in enumerate(_gains(arms[0], arm, judging)) if gain]
+        losses, wins = sorted(one for one in gains if one[0] < 0), sorted(one for one in gains if one[0] > 0)
+        for gain, number in (*losses[:MOST_CHANGED], *wins[-MOST_CHANGED:]):
+            case = cases[number]
+            texts = (arms[0].responses[number].text, arm.responses[number].text)
+            found.append(Changed(case.line, case.question, case.reference, arm.name, *texts, gain))
+    return found
 
 
 def _histogram(arms: Sequence[Arm]) -> Histogram | None:
@@ -304,6 +324,19 @@ def _warnings(asked: Questions, arms: Sequence[Arm], measures: Sequence[Measure]
         found.append(
             f"rows without an answer: {said}. They are left out of an arm's mean, and of a difference when either arm has none"
         )
+    for arm, count in zip(arms, failed, strict=True):
+        if count == len(arm.responses):
+            error = next(one.error for one in arm.responses if one.error)
+            found.append(f"{arm.name} answers no row; the first: {error}")
+    repeated = len(asked.cases) - len({case.key for case in asked.cases})
+    if repeated:
+        found.append(
+            f"{repeated:,} rows come more than once, and count as often: leave them out, or the intervals are too narrow"
+        )
+    for key in asked.slices:
+        values = {value_at(case.row, key) for case in asked.cases} - {None}
+        if len(values) > MOST_SLICES:
+            found.append(f"{key} has {len(values):,} values; the {MOST_SLICES} commonest are shown")
     for arm in arms:
         cut = sum(not one.is_whole for one in arm.responses)
         if cut > FAILED_APART * len(arm.responses):

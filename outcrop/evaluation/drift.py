@@ -7,13 +7,14 @@ calls the smallest change is significant.
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 
 from outcrop.evaluation.intervals import measure
+from outcrop.evaluation.likeness import Embed
 from outcrop.evaluation.significance import FEWEST, holm
 
 LEVEL = 0.01
@@ -63,7 +64,7 @@ def is_refusal(answer: str) -> bool:
 def changes(
     before: Sequence[Call],
     after: Sequence[Call],
-    embed: Callable[[list[str]], list[list[float]]] | None = None,
+    embed: Embed | None = None,
     seed: int = 0,
 ) -> list[Change]:
     """Every measure of two windows of calls; none with fewer than FEWEST calls in either. Prompts alone (training rows) are compared as inputs alone."""
@@ -128,6 +129,8 @@ def _vocabulary(before: Sequence[str], after: Sequence[str], rng: np.random.Gene
     """Words of the questions: how far the two distributions are apart beyond what chance makes of one (shuffled calls)."""
     counts = [Counter(word for word in WORD.findall(text.casefold())) for text in (*before, *after)]
     words = {word: number for number, word in enumerate(Counter(word for count in counts for word in count))}
+    if not words:
+        return Change("vocabulary", "0 words", "no words", 0.0, 1.0, False, "divergence beyond chance (bits)")
     of_text = np.repeat(np.arange(len(counts)), [len(count) for count in counts])
     of_word = np.array([words[word] for count in counts for word in count])
     often = np.array([number for count in counts for number in count.values()], float)
@@ -162,13 +165,16 @@ def _vocabulary(before: Sequence[str], after: Sequence[str], rng: np.random.Gene
 def _meaning(
     before: Sequence[str],
     after: Sequence[str],
-    embed: Callable[[list[str]], list[list[float]]],
+    embed: Embed,
     rng: np.random.Generator,
 ) -> Change:
     """Vectors of the questions: the cosine distance of their means, against shuffled calls."""
-    vectors = np.array(embed([*before, *after]), dtype=float)
+    made = embed([*before, *after])
+    size = sum(vector is not None for vector in made[: len(before)])
+    vectors = np.array([vector for vector in made if vector is not None], dtype=float)
+    if min(size, len(vectors) - size) < FEWEST:
+        return Change("meaning", "", "", 0.0, 1.0, False, "too few texts that the embedding model reads")
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    size = len(before)
 
     def apart(order: np.ndarray) -> float:
         means = [vectors[order[:size]].mean(axis=0), vectors[order[size:]].mean(axis=0)]

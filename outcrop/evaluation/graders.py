@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -45,7 +46,7 @@ def _in_python(name: str, path: Path, function: str) -> Score:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except (ImportError, SyntaxError, NameError) as error:
+    except Exception as error:  # noqa: BLE001  # an edge: the file is the user's, and may do anything
         raise Invalid(f"the metric {name} cannot be loaded: {type(error).__name__}: {error}") from None
     graded = getattr(module, function, None)
     if not callable(graded):
@@ -53,9 +54,10 @@ def _in_python(name: str, path: Path, function: str) -> Score:
 
     def score(given: Response, case: Case) -> float | None:
         try:
-            return _number(name, graded(given.text, _row(case)), case)
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError) as error:
+            said = graded(given.text, _row(case))
+        except Exception as error:  # an edge: so may the function
             raise Invalid(f"the metric {name} fails on line {case.line}: {type(error).__name__}: {error}") from error
+        return _number(name, said, case)
 
     return score
 
@@ -79,6 +81,11 @@ def _over_http(url: str) -> Score:
 
 
 def _number(name: str, value: Any, case: Case) -> float | None:
-    if value is None or isinstance(value, bool | int | float):
-        return None if value is None else float(value)
-    raise Invalid(f"the metric {name} gives {value!r} on line {case.line}; it must give a number, true, false or null")
+    value = value.item() if hasattr(value, "item") else value  # numpy's numbers
+    if value is None:
+        return None
+    if not isinstance(value, bool | int | float) or not math.isfinite(value):
+        raise Invalid(
+            f"the metric {name} gives {value!r} on line {case.line}; it must give a finite number, true, false or null"
+        )
+    return float(value)

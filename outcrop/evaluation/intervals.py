@@ -22,6 +22,8 @@ DRAWS = 2000
 Z = NormalDist().inv_cdf(0.975)
 # Numbers that are multiplied at once when a bootstrap's draws meet the values.
 BLOCK = 4_000_000
+# The draws of more values than this are not kept for the next metric: they would be 2,000 bytes a value.
+MOST_KEPT = 20_000
 
 Scores = Sequence[float | None]
 Groups = Sequence[Hashable]
@@ -76,7 +78,7 @@ def relative(first: Scores, second: Scores, seed: int = 0, groups: Groups | None
     """
     kept, changes = paired(first, second)
     before = np.array([first[number] for number in kept], dtype=float)
-    if not before.mean():
+    if not before.mean() > 0:
         raise Invalid("the first arm's mean is 0; there is no part of it to tell")
     places = _places(groups, kept)
     ratios = _means(before + changes, seed, places) / np.maximum(_means(before, seed, places), 1e-12) - 1
@@ -157,12 +159,15 @@ def _means(values: np.ndarray, seed: int, places: np.ndarray | None) -> np.ndarr
 
 def _drawn(values: np.ndarray, seed: int) -> np.ndarray:
     """The sum in every draw."""
+    if len(values) > MOST_KEPT:
+        rng = np.random.default_rng(seed)
+        return np.array([values[rng.integers(0, len(values), len(values))].sum() for _ in range(DRAWS)])
     counts = _counts(len(values), seed)
     rows = max(1, BLOCK // len(values))
     return np.concatenate([counts[begin : begin + rows] @ values for begin in range(0, len(counts), rows)])
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=6)
 def _counts(size: int, seed: int) -> np.ndarray:
     """How often each of `size` things is in each draw: [DRAWS, size]. The same draws for every metric, so that they are made once."""
     rng = np.random.default_rng(seed)

@@ -1,7 +1,7 @@
 """A model that judges: what it is asked for each of Bedrock's built-in metrics, and a user's own, and how its verdict is read.
 
 The metrics and what they mean are AWS's (user guide, "Use metrics to understand model performance"); the words are ours. A verdict is
-JSON with an explanation and a rating from a fixed scale, which the judge's grammar holds it to, so that there always is one. Results
+JSON with an explanation and a rating from a fixed scale, which the judge's grammar holds it to; only a verdict that is cut by the judge's context or its limit of tokens is none. Results
 run from 0 to 1 as at Bedrock; for Harmfulness, Stereotyping and Refusal 1 says that there is some.
 """
 
@@ -26,7 +26,7 @@ MOST_EXPLANATION = 400  # characters: a judge that explains for ever is no bette
 
 @dataclass(frozen=True)
 class Judged:
-    """A metric that a judge rates: its question, and its scale as (what the judge says, result). `is_extra` metrics get no reference."""
+    """A metric that a judge rates: its question, and its scale as (what the judge says, result)."""
 
     name: str
     question: str

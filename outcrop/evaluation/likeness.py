@@ -1,12 +1,14 @@
 """How alike two texts are: ROUGE, BLEU and chrF by the field's own packages (the `metrics` extra), and by their vectors."""
 
+import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
 from outcrop.errors import Invalid
 
-Embed = Callable[[list[str]], list[list[float]]]
+# None for a text that the model cannot embed: it is empty, or too long.
+Embed = Callable[[list[str]], list[list[float] | None]]
 
 
 def _missing(package: str) -> Invalid:
@@ -52,19 +54,51 @@ def schema_faults(document: Any, schema: dict[str, Any]) -> list[str]:
     except ImportError:
         raise _missing("jsonschema") from None
     try:
-        return [error.message for error in jsonschema.validators.validator_for(schema)(schema).iter_errors(document)]
-    except (jsonschema.SchemaError, jsonschema.exceptions.UnknownType) as error:
-        raise Invalid(f"the schema is not a JSON schema: {error}") from None
+        validator = jsonschema.validators.validator_for(schema)
+        validator.check_schema(schema)
+        return [error.message for error in validator(schema).iter_errors(document)]
+    except (
+        jsonschema.SchemaError,
+        jsonschema.exceptions.UnknownType,
+        *_unresolved(),
+        re.error,
+        TypeError,
+        AttributeError,
+    ) as error:
+        raise Invalid(f"the schema is not a JSON schema that can be kept: {error}") from None
 
 
-def cosines(embed: Embed, pairs: Sequence[tuple[str, str]]) -> list[float]:
-    """The cosine of the two vectors of each pair of texts, each different text embedded once."""
+def _unresolved() -> tuple[type[Exception], ...]:
+    """What a $ref that leads nowhere raises; nothing is fetched for it."""
+    from referencing.exceptions import Unresolvable
+
+    return (Unresolvable,)
+
+
+def check_ready(metric: str) -> None:
+    """Raise Invalid when what a metric needs is not installed, before anything is asked."""
+    if metric in ("rouge1", "rouge2", "rougeL"):
+        _rouge_scorer()
+    elif metric == "bleu":
+        bleu("a", "a")
+    elif metric == "chrf":
+        chrf("a", "a")
+    elif metric == "schema":
+        schema_faults({}, {})
+
+
+def cosines(embed: Embed, pairs: Sequence[tuple[str, str]]) -> list[float | None]:
+    """The cosine of the two vectors of each pair of texts, each different text embedded once; None where one has no vector."""
     import numpy as np
 
     texts = sorted({text for pair in pairs for text in pair})
-    vectors = dict(zip(texts, (np.asarray(vector) for vector in embed(texts)), strict=True))
-    found = []
+    vectors = dict(zip(texts, (None if vector is None else np.asarray(vector) for vector in embed(texts)), strict=True))
+    found: list[float | None] = []
     for one, other in pairs:
-        norm = float(np.linalg.norm(vectors[one]) * np.linalg.norm(vectors[other]))
-        found.append(float(vectors[one] @ vectors[other]) / norm if norm else 0.0)
+        first, second = vectors[one], vectors[other]
+        if first is None or second is None:
+            found.append(None)
+            continue
+        norm = float(np.linalg.norm(first) * np.linalg.norm(second))
+        found.append(float(first @ second) / norm if norm else 0.0)
     return found

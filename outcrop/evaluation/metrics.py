@@ -24,7 +24,7 @@ class Metric:
     more_is_better: bool = True
 
 
-def _text(score: Callable[[str, str], float]) -> Score:
+def _text(score: Callable[[str, str], float | None]) -> Score:
     """A score of texts as one of a response; rows without a reference have none."""
     return lambda given, case: None if case.reference is None else score(given.text, case.reference)
 
@@ -62,7 +62,7 @@ METRICS = {
         Metric("json-exact", "JSON with the reference's keys and values, in any order", _json(scores.exact_json)),
         Metric("fields", "share of the reference's fields that the answer has with the same value", _json(scores.field_accuracy)),
         Metric("schema", "the answer keeps the row's JSON schema (key schema, or --schema)", _schema),
-        Metric("number", "the answer comes to the reference's number, to one in a million", _text(scores.same_number)),
+        Metric("number", "the answer comes to the reference's number, to one in a million; number:0.01 to one in a hundred", _text(scores.same_number)),
         Metric("rouge1", "ROUGE-1 F, stemmed", _text(partial(likeness.rouge, "rouge1"))),
         Metric("rouge2", "ROUGE-2 F, stemmed", _text(partial(likeness.rouge, "rouge2"))),
         Metric("rougeL", "ROUGE-L F, stemmed", _text(partial(likeness.rouge, "rougeL"))),
@@ -75,7 +75,7 @@ METRICS = {
         Metric("tokens-in", "input tokens", lambda given, case: given.input_tokens, COUNT, False),
         Metric("tokens-out", "output tokens, the end of the turn counted", lambda given, case: given.output_tokens, COUNT, False),
         Metric("latency-ms", "milliseconds from question to end of the answer, under the load of the comparison", lambda given, case: given.latency_ms, COUNT, False),
-        Metric("cost", "price of 1,000 requests by the price table (--prices)", lambda given, case: None, MONEY, False),
+        Metric("cost", "price of 1,000 requests by the price table (--price)", lambda given, case: None, MONEY, False),
     )
 }  # fmt: skip
 # Always measured, where they are known.
@@ -85,13 +85,29 @@ MOST_LABELS, FEWEST_A_LABEL, LONGEST_LABEL = 200, 3, 60
 
 
 def named(names: Sequence[str]) -> list[Metric]:
-    """Metrics by name. Raises Invalid for one that is not in the table."""
+    """Metrics by name; `number:0.01` is `number` with a tolerance (part of the wanted number). Raises Invalid for what is not in the table."""
+    found = []
     for name in names:
+        if name.startswith("number:"):
+            found.append(_number_within(name))
+            continue
         if name not in METRICS:
             raise Invalid(
                 f"the metric {name!r} is not known; known are {', '.join(METRICS)}, FILE.py:FUNCTION and http(s)://..."
             )
-    return [METRICS[name] for name in names]
+        found.append(METRICS[name])
+    return found
+
+
+def _number_within(name: str) -> Metric:
+    try:
+        tolerance = float(name.partition(":")[2])
+    except ValueError:
+        raise Invalid(f"the metric {name!r}: expected a tolerance, such as number:0.01") from None
+    if not 0 <= tolerance <= 1:
+        raise Invalid(f"the metric {name!r}: the tolerance must lie between 0 and 1")
+    what = f"the answer comes to the reference's number, to {tolerance:g} of it"
+    return Metric(name, what, _text(partial(scores.same_number, tolerance=tolerance)))
 
 
 def fitting(cases: Sequence[Case]) -> list[str]:

@@ -8,11 +8,10 @@ from html import escape
 
 import msgspec
 
-from outcrop.evaluation.comparison import Against, Changed, Comparison, Figure, Measure
-from outcrop.evaluation.metrics import COUNT, MONEY, SHARE
+from outcrop.evaluation.charts import bars, between, colour, number, p_value, points, said, token_histograms
+from outcrop.evaluation.comparison import Against, Changed, Comparison
+from outcrop.evaluation.metrics import COUNT, SHARE
 
-# Okabe and Ito's colours, which most people can tell apart; the arm that the others are held against is grey.
-COLOURS = ("#98a2b3", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MOST_ROWS, MOST_CONFUSED = 12, 12
 STYLE = """
 :root { --ink: #1d2430; --soft: #5d6778; --line: #e4e7ec; --good: #0b6e4f; --bad: #b42318; --note: #fff8e6 }
@@ -49,7 +48,7 @@ details { margin: .6rem 0 } summary { cursor: pointer; font-weight: 600 } pre { 
   .rows td::before { content: attr(data-name); color: var(--soft); font-size: .78rem; display: block }
 }
 @media print {
-  @page { margin: 14mm } body { font-size: 10.5pt; max-width: none; margin: 0; padding: 0 } h2 { break-after: avoid }
+  @page { margin: 14mm } .rows-changed details::details-content { content-visibility: visible; block-size: auto } body { font-size: 10.5pt; max-width: none; margin: 0; padding: 0 } h2 { break-after: avoid }
   .track, .histogram, tr, .notes li { break-inside: avoid } .scroll { overflow: visible } .track { height: 1.4rem }
 }
 """
@@ -62,7 +61,7 @@ def page(found: Comparison) -> str:
     parts = [
         f"<h1>{escape(found.title)}</h1><p class='soft'>{found.rows:,} rows{groups}; the same prompts for every arm; 95 % intervals.</p>",
         f"<p class='lead'>{escape(headline(found))}</p>", _warnings(found.warnings),
-        f"<h2>{escape(judged.metric)}: {escape(judged.what)}</h2>", _bars(found.arms, judged), _tokens(found),
+        f"<h2>{escape(judged.metric)}: {escape(judged.what)}</h2>", bars(found.arms, judged), token_histograms(found),
         "<h2>All metrics</h2>", _table(found), _against(found), _turned(found), _slices(found), _labels(found), _changed(found), _manifest(found),
     ]  # fmt: skip
     return (
@@ -85,18 +84,19 @@ def headline(found: Comparison) -> str:
             if one is not None and one.verdict == "worse"
         ]
         rest = f"; worse than it are {', '.join(seen)}" if seen else "; no other arm can be told from it on these rows"
-        return f"No arm has more than {found.arms[0]} ({judged.metric} {said(judged.arms[0], judged.form)}){rest}."
+        return f"No arm is better than {found.arms[0]} ({judged.metric} {said(judged.arms[0], judged.form)}){rest}."
     against = judged.against[best - 1]
-    assert against is not None
+    if against is None:
+        return f"{found.arms[best]} has the best figure ({judged.metric} {said(judged.arms[best], judged.form)}), but no row in common with {found.arms[0]} to hold it against."
     change = said(against.difference, judged.form, signed=True)
     if against.verdict == "better":
         sentence = f"{found.arms[best]} is better than {found.arms[0]}: {judged.metric} {said(judged.arms[best], judged.form)} against {said(judged.arms[0], judged.form)}, difference {change}, p {p_value(against.p_corrected)}."
     elif against.verdict == "too few rows":
-        sentence = f"{found.arms[best]} has the most ({said(judged.arms[best], judged.form)}), but {against.difference.counted} rows are too few for a verdict."
+        sentence = f"{found.arms[best]} has the best figure ({said(judged.arms[best], judged.form)}), but {against.difference.counted} rows are too few for a verdict."
     else:
         sentence = (
-            f"{found.arms[best]} has the most, but no difference from {found.arms[0]} is shown: {change}, p {p_value(against.p_corrected)}. These rows "
-            f"show a difference of {number(against.detectable, judged.form).replace('%', 'pt')} four times in five."
+            f"{found.arms[best]} has the best figure, but no difference from {found.arms[0]} is shown: {change}, p {p_value(against.p_corrected)}. These rows "
+            f"show a difference of {points(against.detectable, judged.form)} four times in five."
         )
     return sentence + _shorter(found, best)
 
@@ -110,34 +110,6 @@ def _shorter(found: Comparison, arm: int) -> str:
     return f" Output tokens {number(measure.arms[0].mean, COUNT)} -> {number(measure.arms[arm].mean, COUNT)} ({part.mean:+.0%} [{part.low:+.0%}, {part.high:+.0%}])."  # type: ignore[union-attr]
 
 
-def number(value: float, form: str, signed: bool = False) -> str:
-    """A figure as it is written: shares in per cent, differences of shares in points, money in four digits, counts in one decimal."""
-    sign = "+" if signed else ""
-    if form == SHARE:
-        return f"{100 * value:{sign}.1f} {'pt' if signed else '%'}"
-    return f"{value:{sign},.4f}" if form == MONEY else f"{value:{sign},.1f}"
-
-
-def said(figure: Figure | None, form: str, signed: bool = False) -> str:
-    """A mean with its interval."""
-    if figure is None:
-        return "-"
-    return f"{number(figure.mean, form, signed)} {between(figure, form, signed)}"
-
-
-def between(figure: Figure, form: str, signed: bool = False) -> str:
-    """The interval alone."""
-    low, high = (
-        number(value, form, signed).removesuffix(" %").removesuffix(" pt") for value in (figure.low, figure.high)
-    )
-    return f"[{low}, {high}]"
-
-
-def p_value(p: float) -> str:
-    """A p value, no smaller than what can be believed."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
 def _warnings(warnings: Sequence[str]) -> str:
     return (
         f"<div class='notes'><ul>{''.join(f'<li>{escape(one)}</li>' for one in warnings)}</ul></div>"
@@ -146,70 +118,9 @@ def _warnings(warnings: Sequence[str]) -> str:
     )
 
 
-def _colour(arm: int) -> str:
-    return COLOURS[arm % len(COLOURS)]
-
-
-def _bars(arms: Sequence[str], measure: Measure) -> str:
-    highs = [figure.high for figure in measure.arms if figure is not None]
-    top = 1.0 if measure.form == SHARE else max([*highs, 1e-9]) * 1.05
-    rows = ""
-    for place, (name, figure) in enumerate(zip(arms, measure.arms, strict=True)):
-        rows += f"<div class='name'><span class='key' style='background:{_colour(place)}'></span>{escape(name)}</div>"
-        bar = ""
-        if figure is not None:
-            low, mean, high = (100 * min(1.0, value / top) for value in (figure.low, figure.mean, figure.high))
-            bar = (
-                f"<div class='bar' style='width:{mean:.2f}%;background:{_colour(place)}'></div>"
-                f"<span class='whisker' style='left:{low:.2f}%;width:{max(high - low, 0.2):.2f}%'></span>"
-            )
-        value = number(figure.mean, measure.form) if figure is not None else "no row scored"
-        rows += f"<div class='track' title='{escape(said(figure, measure.form))}'>{bar}</div><div class='said'>{value}</div>"
-    ticks = "".join(
-        f"<span>{number(share * top, measure.form).removesuffix('.0 %').removesuffix(' %')}</span>"
-        for share in (0, 0.25, 0.5, 0.75, 1)
-    )
-    unit = " (%)" if measure.form == SHARE else ""
-    return f"<div class='bars'>{rows}<div class='axis' aria-label='{escape(measure.metric)}{unit}'>{ticks}</div></div>"
-
-
-def _tokens(found: Comparison) -> str:
-    if found.tokens is None:
-        return ""
-    edges, measure = found.tokens.edges, found.measure("tokens-out")
-    most = max(max(counts) for counts in found.tokens.counts) or 1
-    step, rows = edges[1] - edges[0], ""
-    for arm, (name, counts) in enumerate(zip(found.arms, found.tokens.counts, strict=True)):
-        columns = "".join(
-            f"<div style='height:{max(100 * count / most, 1.5 if count else 0):.1f}%;background:{_colour(arm)}' title='{edges[bin_]} to {edges[bin_ + 1] - 1} tokens: {count:,} answers'></div>"
-            for bin_, count in enumerate(counts)
-        )
-        figure = measure.arms[arm]
-        if figure is None:
-            continue
-        place = min(figure.mean / (step * len(counts)), 1) * 100
-        against = measure.against[arm - 1] if arm else None
-        part = against.relative if against is not None else None
-        change = (
-            f"<br><span class='soft small'>{part.mean:+.0%} [{part.low:+.0%}, {part.high:+.0%}]</span>"
-            if part is not None
-            else ""
-        )
-        rows += (
-            f"<div class='histogram'><div class='name'><span class='key' style='background:{_colour(arm)}'></span>{escape(name)}"
-            f"<br><span class='small'>mean {number(figure.mean, COUNT)} {between(figure, COUNT)}</span>{change}</div>"
-            f"<div class='columns' role='img' aria-label='answers by output tokens'>{columns}<span class='mean' style='left:{place:.1f}%'></span></div></div>"
-        )
-    labels = "".join(
-        f"<span>{edge if bin_ % 2 == 0 else ''}{'+' if bin_ == len(edges) - 2 and edges[-1] > step * (len(edges) - 1) else ''}</span>"
-        for bin_, edge in enumerate(edges[:-1])
-    )
-    return f"<h2>Output tokens</h2><p class='soft small'>Answers by their length in tokens; the dashed line is the mean; changes against {escape(found.arms[0])}, paired.</p><div class='histograms'>{rows}<div class='histogram'><div></div><div class='edges'>{labels}</div></div></div>"
-
-
 def _table(found: Comparison) -> str:
     head = "".join(
-        f"<th><span class='key' style='background:{_colour(arm)}'></span>{escape(name)}</th>"
+        f"<th><span class='key' style='background:{colour(arm)}'></span>{escape(name)}</th>"
         for arm, name in enumerate(found.arms)
     )
     rows = ""
@@ -235,7 +146,7 @@ def _against(found: Comparison) -> str:
                 rows += (
                     f"<tr><th>{escape(measure.metric)}</th><td>{escape(name)}</td><td class='number'>{number(one.difference.mean, measure.form, True)}"
                     f"<span class='interval'>{between(one.difference, measure.form, True)}</span></td><td class='number'>{p_value(one.p_corrected)}"
-                    f"<span class='interval'>{escape(one.test)}</span></td><td class='number'>{number(one.detectable, measure.form).replace('%', 'pt')}</td><td>{_verdict(one)}</td></tr>"
+                    f"<span class='interval'>{escape(one.test)}</span></td><td class='number'>{points(one.detectable, measure.form)}</td><td>{_verdict(one)}</td></tr>"
                 )
     return (
         f"<h2>Against {escape(found.arms[0])}</h2><p class='soft small'>Paired differences. p is corrected for the number of arms (Holm). Detectable is the smallest true "
@@ -263,18 +174,23 @@ def _slices(found: Comparison) -> str:
         return ""
     form = found.measure(found.judged_by).form
     head = "".join(f"<th>{escape(name)}</th>" for name in found.arms)
-    rows = "".join(
-        f"<tr><th>{escape(one.key)} {escape(one.value)}</th><td class='number'>{one.rows:,}</td>"
-        + "".join(
-            f"<td class='number'>{number(figure.mean, form)}<span class='interval'>{between(figure, form)}</span></td>"
-            if figure is not None
-            else "<td>-</td>"
-            for figure in one.arms
-        )
-        + "</tr>"
-        for one in found.slices
-    )
-    return f"<h2>{escape(found.judged_by)} by slice</h2><div class='scroll'><table><thead><tr><th></th><th>rows</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    rows = ""
+    for one in found.slices:
+        cells = ""
+        for arm, figure in enumerate(one.arms):
+            change = one.differences[arm - 1] if arm else None
+            than = (
+                f"<span class='interval'>{number(change.mean, form, True)} {between(change, form, True)}</span>"
+                if change is not None
+                else ""
+            )
+            cells += (
+                f"<td class='number'>{number(figure.mean, form)}<span class='interval'>{between(figure, form)}</span>{than}</td>"
+                if figure is not None
+                else "<td>-</td>"
+            )
+        rows += f"<tr><th>{escape(one.key)} {escape(one.value)}</th><td class='number'>{one.rows:,}</td>{cells}</tr>"
+    return f"<h2>{escape(found.judged_by)} by slice</h2><p class='soft small'>Below each figure its interval, and the paired difference from {escape(found.arms[0])}: hints, not verdicts.</p><div class='scroll'><table><thead><tr><th></th><th>rows</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
 
 
 def _labels(found: Comparison) -> str:
@@ -327,7 +243,7 @@ def _changed(found: Comparison) -> str:
         for what, rows in (("won", won), ("lost", lost)):
             if rows:
                 parts += f"<details{' open' if what == 'lost' and arm == found.arms[-1] else ''}><summary>{escape(arm)}: {what} ({len(rows)} shown)</summary>{_rows(rows, found.arms[0], arm)}</details>"
-    return f"<h2>Rows that changed</h2>{parts}" if parts else ""
+    return f"<h2>Rows that changed</h2><div class='rows-changed'>{parts}</div>" if parts else ""
 
 
 def _rows(rows: Sequence[Changed], first: str, arm: str) -> str:

@@ -1,12 +1,14 @@
 """Scores of a single answer; more is better, 1.0 is best."""
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-NUMBER = re.compile(r"-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
+# A hyphen after a word or a digit is none of the number's: 2019-2020 is no negative number.
+NUMBER = re.compile(r"(?:(?<![\w.])[-\u2212])?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?")
 FINAL = re.compile(r"####\s*(.+)")
 
 
@@ -17,7 +19,8 @@ def exact_text(answer: str, wanted: str) -> float:
 
 def contains(answer: str, wanted: str) -> float:
     """1.0 when the wanted text stands in the answer as whole words, in any case: skill without style."""
-    return float(re.search(rf"(?<!\w){re.escape(wanted.strip())}(?!\w)", answer, re.IGNORECASE) is not None)
+    wanted = wanted.strip()
+    return float(bool(wanted) and re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", answer, re.IGNORECASE) is not None)
 
 
 def token_f1(answer: str, wanted: str) -> float:
@@ -44,8 +47,8 @@ def parsed(answer: str) -> Any:
 
 
 def exact_json(answer: str, wanted: Mapping[str, Any]) -> float:
-    """1.0 when the answer is JSON with the wanted keys and values, in any order."""
-    return float(parsed(answer) == dict(wanted))
+    """1.0 when the answer is JSON with the wanted keys and values, in any order; true is not 1, and 1.0 is."""
+    return float(_same(parsed(answer), dict(wanted)))
 
 
 def field_accuracy(answer: str, wanted: Mapping[str, Any]) -> float:
@@ -55,10 +58,18 @@ def field_accuracy(answer: str, wanted: Mapping[str, Any]) -> float:
         return 0.0
     gold, found = _leaves(wanted), _leaves(given)
     return (
-        sum(path in found and found[path] == value for path, value in gold.items()) / len(gold)
+        sum(path in found and _same(found[path], value) for path, value in gold.items()) / len(gold)
         if gold
         else float(given == wanted)
     )
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
 def _leaves(value: Any, path: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], Any]:
@@ -95,15 +106,21 @@ def number_of(text: str) -> float | None:
     final = FINAL.findall(text)
     found = NUMBER.findall(final[-1] if final else text)
     try:
-        return float(found[-1].replace(",", "")) if found else None
-    except (ValueError, OverflowError):
+        number = float(found[-1].replace(",", "").replace("\u2212", "-")) if found else None
+    except ValueError:
         return None
+    return number if number is not None and math.isfinite(number) else None
 
 
-def same_number(answer: str, wanted: str, tolerance: float = 1e-6) -> float:
-    """1.0 when the numbers that answer and reference come to differ by `tolerance` of the wanted one at most (by itself when that is 0)."""
+def same_number(answer: str, wanted: str, tolerance: float = 1e-6) -> float | None:
+    """1.0 when the numbers that answer and reference come to differ by `tolerance` of the wanted one at most (by itself when that is 0).
+
+    None when the reference has no number.
+    """
     given, gold = number_of(answer), number_of(wanted)
-    if given is None or gold is None:
+    if gold is None:
+        return None
+    if given is None:
         return 0.0
     return float(abs(given - gold) <= tolerance * (abs(gold) or 1.0))
 
@@ -113,13 +130,19 @@ def label_of(answer: str, labels: Sequence[str]) -> str | None:
 
     A label within a longer one that stands there does not count. None when there is none, or more than one.
     """
-    plain, said = {_bare(label): label for label in labels}, _bare(answer)
+    plain: dict[str, str] = {}
+    said = bare(answer)
+    for label in labels:
+        plain.setdefault(
+            bare(label), label
+        )  # of labels that differ in case or punctuation alone the first stands for all
     if said in plain:
         return plain[said]
-    standing = [bare for bare in plain if bare in said and re.search(rf"(?<!\w){re.escape(bare)}(?!\w)", said)]
+    standing = [one for one in plain if one and one in said and re.search(rf"(?<!\w){re.escape(one)}(?!\w)", said)]
     longest = [one for one in standing if not any(one != other and one in other for other in standing)]
     return plain[longest[0]] if len(longest) == 1 else None
 
 
-def _bare(text: str) -> str:
+def bare(text: str) -> str:
+    """A label without case, superfluous space and punctuation around it."""
     return " ".join(text.casefold().split()).strip(" .,:;!?\"'`*()[]{}<>")

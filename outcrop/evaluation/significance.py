@@ -75,10 +75,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def detectable(first: Scores, second: Scores, comparisons: int = 1, groups: Groups | None = None) -> float:
+def detectable(first: Scores, second: Scores, comparisons: int = 1, groups: Groups | None = None) -> float | None:
     """The smallest true difference that so many pairs show in four of five repetitions, at 5 % shared by the comparisons.
 
-    From the spread of the differences seen; of right and wrong at least as if one row more had turned each way.
+    From the spread of the differences seen; of right and wrong at least as if one row more had turned each way. None when other scores
+    do not differ on any row: there is no spread to tell from.
     """
     kept, changes = paired(first, second)
     if groups is not None:
@@ -93,4 +94,4 @@ def detectable(first: Scores, second: Scores, comparisons: int = 1, groups: Grou
     else:
         count, spread = len(changes), float(np.std(changes))
     quantile = NormalDist().inv_cdf(1 - LEVEL / 2 / comparisons) + NormalDist().inv_cdf(POWER)
-    return float(quantile * spread / count**0.5)
+    return float(quantile * spread / count**0.5) if spread else None

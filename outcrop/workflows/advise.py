@@ -28,12 +28,14 @@ from outcrop.workflows.answering import own_engine
 from outcrop.workflows.compare import Sampling
 from outcrop.workflows.quick_tuning import QuickTuner
 from outcrop.workflows.synthesize import sources_of
-from outcrop.workflows.ways import FEWEST_OF_KIND, PASSAGES, SHOTS, Rows, Trial, Tried
+from outcrop.workflows.ways import FEWEST_OF_KIND, PASSAGES, SHOTS, Rows, Trial, Tried, told
 
-RESULT, PAGE, COMPARISON, RUNS = "advice.json", "advice.html", "comparison.html", "runs"
+# The trainings' folder has a name that nobody else gives: it is removed when all is done.
+RESULT, PAGE, COMPARISON, RUNS = "advice.json", "advice.html", "comparison.html", ".outcrop-advice-runs"
 # Held-out rows, rows for choosing between numbers of examples and passages, and rows that watch a training: shares of the data, and at most.
 TEST, DEV, WATCH = (0.3, 400), (0.15, 100), (0.1, 100)
-FEWEST_ROWS = 60
+# Of fewer there would be less than 30 to judge by, which say nothing.
+FEWEST_ROWS = 100
 # What starting a training takes besides its steps (seconds), for the outlook.
 START_S = 4.0
 
@@ -41,7 +43,7 @@ START_S = 4.0
 @dataclass(frozen=True)
 class Wanted:
     """What is asked. `documents` are files, folders or S3 prefixes; `category` a key of rows that are alike; `worth` what a dearer way
-    must gain (share), `enough` what is good enough; `price` what a million tokens in and out cost; `most` how many rows are learned from
+    must gain (share), `enough` what is good enough; `price` what a million tokens in and out cost, `hour_price` an hour of training; `most` how many rows are learned from
     at most; `given` are hyperparameters of the tunings."""
 
     data: str
@@ -55,6 +57,7 @@ class Wanted:
     worth: float = 0.05
     enough: float = 0.7
     price: tuple[float, float] | None = None
+    hour_price: float = 0.0
     most: int = 3000
     given: dict[str, str] = field(default_factory=dict)
 
@@ -104,7 +107,6 @@ class Advise:
             outlook = _outlook(trial, retriever, parts, left_out)
             _say_outlook(outlook, say)
             if only_outlook:
-                shutil.rmtree(runs, ignore_errors=True)
                 return outlook
             trial.prompt()
             shots = trial.few_shot()
@@ -116,7 +118,7 @@ class Advise:
             terms, more.perplexity = trial.terms()
         scores = {name: tried.scores for name, tried in trial.tried.items()}
         options = [_option(name, trial.tried[name], rows, wanted) for name in ORDER if name in trial.tried]
-        ways = Ways(scores, trial.constant(), wanted.worth, wanted.enough)
+        ways = Ways(scores, trial.constant(), wanted.worth, wanted.enough, wanted.hour_price)
         found = advice.advise(ways, options, trial.metric.name, rows.sizes, more, curve, terms)
         seconds = {"all": round(time.monotonic() - began, 1), "training": round(tuner.seconds, 1)}
         manifest = {
@@ -124,7 +126,8 @@ class Advise:
             "outlook": msgspec.to_builtins(outlook),
             "processors": available_cpus(),
         }
-        found = msgspec.structs.replace(found, seconds=seconds, manifest=manifest)
+        warnings = [*found.warnings, *_warnings(trial)]
+        found = msgspec.structs.replace(found, seconds=seconds, manifest=manifest, warnings=warnings)
         _write(found, trial, wanted, folder)
         shutil.rmtree(runs, ignore_errors=True)
         return found
@@ -216,6 +219,21 @@ def _say_outlook(outlook: Outlook, say: Say) -> None:
         f"It will take about {outlook.requests:,} requests (some {outlook.input_tokens:,} tokens in) and {outlook.trainings} quick tunings on "
         f"{outlook.training_rows:,} rows in all: about {outlook.asking_s + outlook.training_s:,.0f} s on this machine"
     )
+
+
+def _warnings(trial: Trial) -> list[str]:
+    """Rows that ways could not answer, and held-out rows that are nearly training rows."""
+    found = [
+        f"{name}: {tried.failed} of {len(tried.responses)} rows got no answer and count as wrong; the first: {next(one.error for one in tried.responses if one.error)}"
+        for name, tried in trial.tried.items()
+        if tried.failed
+    ]
+    near = evaluation.overlap(trial.rows.test, [told(case) for case in trial.rows.train]).all
+    if near:
+        found.append(
+            f"{len(near)} of {len(trial.rows.test)} held-out prompts are nearly the same as a training row's: what is tuned may remember them"
+        )
+    return found
 
 
 def _option(name: str, tried: Tried, rows: Rows, wanted: Wanted) -> Option:

@@ -22,9 +22,13 @@ from outcrop.datasets.source import Source, open_file
 from outcrop.errors import Invalid, ModelFailed, NotFound, OutcropError
 from outcrop.evaluation import Arm, Case, Comparison, Metric, Questions, Response
 from outcrop.evaluation.comparison import compare as hold_against
+from outcrop.evaluation.likeness import Embed, check_ready, schema_faults
+from outcrop.evaluation.significance import LEVEL
 from outcrop.invocation.answer import renderer_of
-from outcrop.names import short_id
-from outcrop.registry import Registry
+from outcrop.invocation.embedding import MOST_TEXTS
+from outcrop.names import id_of, short_id
+from outcrop.registry import CustomModel, Registry
+from outcrop.serving.deployments import Deployment, Provisioned
 from outcrop.settings import Settings
 from outcrop.storage import Storage, sha256_of
 from outcrop.synthesis import CatalogueTeacher, Teacher
@@ -35,6 +39,8 @@ ANSWERS, RESULT, PAGE = "answers", "comparison.json", "comparison.html"
 REMOTE_AT_ONCE = 8
 # Evaluation rows that training data has are listed up to so many.
 LISTED = 20
+# Hashes of a set of rows that are remembered.
+SKETCHED = 200
 
 
 @dataclass(frozen=True)
@@ -81,12 +87,13 @@ class Wanted:
 
 
 class Look(msgspec.Struct, frozen=True):
-    """That these rows have been used to judge these arms: what a later comparison on them must be corrected for."""
+    """That these rows have been used to judge these arms: what a later comparison on them must be corrected for. `rows` is their sketch,
+    `arms` has each arm's name by what it is."""
 
     id: str
-    rows: str
+    rows: list[str]
     at: datetime
-    arms: list[str]
+    arms: dict[str, str]
 
     @property
     def name(self) -> str:
@@ -130,9 +137,8 @@ class Compare:
         """
         began = time.monotonic()
         source = open_file(self.storage.objects, wanted.data)
-        cases = self._cases(source, wanted)
+        shots, cases = self._shots(wanted, self._cases(source, wanted))
         metrics = self._metrics(wanted, cases)
-        shots = self._shots(wanted, cases)
         folder.mkdir(parents=True, exist_ok=True)
         arms, manifest, seconds = [], self._manifest(wanted, source, cases, shots), {}
         local = [way.model for way in wanted.ways if not way.endpoint]
@@ -164,6 +170,7 @@ class Compare:
     def _cases(self, source: Source, wanted: Wanted) -> list[Case]:
         cases = evaluation.read_cases(source, wanted.system, wanted.most)
         if wanted.schema is not None:
+            schema_faults({}, dict(wanted.schema))  # now, not when all has been asked
             cases = [Case(one.line, one.prompt, one.reference, {"schema": wanted.schema, **one.row}) for one in cases]
         for key in (*wanted.slices, *([wanted.group] if wanted.group else [])):
             if all(evaluation.value_at(case.row, key) is None for case in cases):
@@ -181,21 +188,32 @@ class Compare:
             )
         if "similarity" in names and not wanted.embedder:
             raise Invalid("the metric similarity needs an embedding model; name one with --embedder")
+        for name in names:
+            check_ready(name)
         always = [*(["cost"] if wanted.prices else []), *evaluation.ALWAYS]
         chosen = dict.fromkeys([*names, *always])
         return [
             evaluation.grader(name) if evaluation.is_grader(name) else evaluation.named([name])[0] for name in chosen
         ]
 
-    def _shots(self, wanted: Wanted, cases: Sequence[Case]) -> list[Case]:
-        """Worked examples in the order in which they are taken, none of them a row of the evaluation."""
+    def _shots(self, wanted: Wanted, cases: list[Case]) -> tuple[list[Case], list[Case]]:
+        """Worked examples in the order in which they are taken, and the rows that are asked: none of them is shown.
+
+        Examples are rows of `shots_from`, or, without it, rows of the data, which then no arm is asked. Raises Invalid for too few.
+        """
         most = max((way.shots for way in wanted.ways), default=0)
         if not most:
-            return []
+            return [], cases
+        rng = Random(wanted.sampling.seed)
         if not wanted.shots_from:
-            raise Invalid(
-                "--shots needs --shots-from, a file of worked examples (training rows); rows of the evaluation are not shown"
-            )
+            pool = [case for case in cases if case.reference is not None]
+            if len(pool) <= most:
+                raise Invalid(
+                    f"{wanted.data}: {len(pool)} rows with references are too few to show {most} of them; name others with --shots-from"
+                )
+            shots = rng.sample(pool, most)
+            shown = {evaluation.question_of(shot) for shot in shots}
+            return shots, [case for case in cases if evaluation.question_of(case) not in shown]
         pool = evaluation.read_cases(open_file(self.storage.objects, wanted.shots_from), wanted.system)
         asked = {evaluation.question_of(case) for case in cases}
         fresh = [case for case in pool if case.reference is not None and evaluation.question_of(case) not in asked]
@@ -203,7 +221,7 @@ class Compare:
             raise Invalid(
                 f"{wanted.shots_from}: {len(fresh)} rows can be shown, {most} shots are asked for; the others are rows of the evaluation"
             )
-        return Random(wanted.sampling.seed).sample(fresh, most)
+        return rng.sample(fresh, most), cases
 
     # --- who is asked -----------------------------------------------------------------------------------------------
 
@@ -219,7 +237,8 @@ class Compare:
         """Who answers, and what its answers depend on besides the question."""
         if not way.endpoint:
             assert asking is not None
-            return CatalogueTeacher(asking, way.model), weights_sha256(asking.serving.target(way.model).weights)
+            target = asking.serving.target(way.model)
+            return CatalogueTeacher(asking, way.model), f"{weights_sha256(target.weights)} {renderer_of(target).hash}"
         teacher = synthesis.remote_teacher(way.model, way.endpoint, self.settings.teacher_key)
         return teacher, teacher.name
 
@@ -252,8 +271,6 @@ class Compare:
 
         growing.ask(missing, act, REMOTE_AT_ONCE if way.endpoint else self.settings.engine_slots, None, told)
         found = [done[key] for key in keys]
-        if all(kept.error for kept in found):
-            raise Invalid(f"{way.name} answers no row: {found[0].error}")
         return [
             Response(kept.text, kept.input_tokens, kept.output_tokens, kept.latency_ms, kept.is_whole, kept.error)
             for kept in found
@@ -267,7 +284,7 @@ class Compare:
         return {
             "data": {"uri": source.uri, "sha256": sha256_of(source.path), "rows": len(cases), "asked": rows_hash(cases)},
             "system": wanted.system or None,
-            "shots": {"from": wanted.shots_from, "lines": [shot.line for shot in shots]} if shots else None,
+            "shots": {"from": wanted.shots_from or source.uri, "lines": [shot.line for shot in shots]} if shots else None,
             "sampling": msgspec.to_builtins(wanted.sampling), "group": wanted.group or None,
             "outcrop": outcrop.__version__, "at": now().isoformat(timespec="seconds"), "arms": [],
         }  # fmt: skip
@@ -292,39 +309,52 @@ class Compare:
     def _warnings(self, wanted: Wanted, source: Source, cases: Sequence[Case]) -> list[str]:
         """What a reader should know before the figures: rows that training had, and earlier looks at the same rows."""
         found = []
+        if not wanted.shots_from and (most := max(way.shots for way in wanted.ways)):
+            found.append(
+                f"{most} rows of the data are shown as examples and are asked of no arm; --shots-from takes them from another file"
+            )
         for model in dict.fromkeys(way.model for way in wanted.ways if not way.endpoint):
             found += self._overlap(model, cases)
         looks = self.storage.records.collection("evaluation-look", Look)
-        rows, arms = rows_hash(cases), [way.name for way in wanted.ways]
-        before = {arm for look in looks.all() if look.rows == rows for arm in look.arms} - set(arms)
+        rows, arms = sketch(cases), {self._arm(way, wanted): way.name for way in wanted.ways}
+        earlier = [look for look in looks.all() if are_the_same(look.rows, rows)]
+        before = {key: name for look in earlier for key, name in look.arms.items() if key not in arms}
         if before:
-            some = ", ".join(sorted(before)[:5]) + (", ..." if len(before) > 5 else "")
+            some = ", ".join(sorted(set(before.values()))[:5]) + (", ..." if len(set(before.values())) > 5 else "")
             found.append(
-                f"these rows have judged {len(before)} other arm{'s' if len(before) > 1 else ''} before ({some}): what is best of many on the same "
-                f"rows looks better than it is. A p value below {0.05 / (len(before) + 1):.2g} would hold for all of them; fresh rows are better"
+                f"these rows, or most of them, have judged {len(before)} other arm{'s' if len(before) > 1 else ''} before ({some}): what is best of "
+                f"many on the same rows looks better than it is. A p value below {LEVEL / (len(before) + 1):.2g} would hold for all of them; fresh rows are better"
             )
-        if not any(look.rows == rows and set(arms) <= set(look.arms) for look in looks.all()):
+        if not any(arms.items() <= look.arms.items() for look in earlier):
             looks.add(Look(short_id(), rows, now(), arms))
         return found
 
+    def _arm(self, way: Way, wanted: Wanted) -> str:
+        """What makes an arm another one: model and place, shots, system prompt."""
+        model = way.model
+        if not way.endpoint and (custom := custom_behind(self.storage, self.registry, model)) is not None:
+            model = custom.arn
+        return hashlib.sha256(msgspec.json.encode([model, way.endpoint, way.shots, wanted.system])).hexdigest()[:16]
+
     def _overlap(self, model: str, cases: Sequence[Case]) -> list[str]:
         """How much of the evaluation a custom model was trained on, as far as its training file is still there."""
-        custom = self.registry.find_custom(model)
+        custom = custom_behind(self.storage, self.registry, model)
         if custom is None:
             return []
         data = custom.lineage.get("training_data") or {}
         try:
             trained = open_file(self.storage.objects, data.get("uri") or custom.training_uri)
-        except (Invalid, NotFound):
+            rows = [content for _, content, _ in read_any(trained)]
+        except (Invalid, NotFound) as error:
             return [
-                f"{custom.name}: its training data is not there any more; whether it holds rows of the evaluation is not known"
+                f"{custom.name}: its training data cannot be read any more ({error.message}); whether it holds rows of the evaluation is not known"
             ]
         changed = (
             ""
             if not data.get("sha256") or sha256_of(trained.path) == data["sha256"]
             else " (the file has changed since)"
         )
-        shared = evaluation.overlap(cases, [content for _, content, _ in read_any(trained)])
+        shared = evaluation.overlap(cases, rows)
         if not shared.all:
             return []
         lines = ", ".join(str(cases[number].line) for number in sorted(shared.all)[:LISTED])
@@ -344,13 +374,44 @@ def respond(teacher: Teacher, case: Case, sampling: Sampling) -> Response:
     except OutcropError as error:
         return Response("", error=error.message)
     took = round((time.perf_counter() - began) * 1000, 2)
-    return Response(said.text, said.input_tokens, said.output_tokens, took, said.is_whole)
+    text = said.text.encode("utf-8", "replace").decode()  # half of a surrogate pair cannot be kept
+    if not said.input_tokens:  # a remote model that does not count
+        return Response(text, None, None, took, said.is_whole)
+    return Response(text, said.input_tokens, said.output_tokens, took, said.is_whole)
 
 
 def ask_all(teacher: Teacher, cases: Sequence[Case], sampling: Sampling, at_once: int) -> list[Response]:
     """The answers in the order of the rows, none of them kept. Raises ModelFailed."""
     with ThreadPoolExecutor(at_once) as pool:
         return list(pool.map(lambda case: respond(teacher, case, sampling), cases))
+
+
+def sketch(cases: Sequence[Case]) -> list[str]:
+    """The smallest hashes of the questions and references: by them sets of rows are known to share most of theirs (Broder, 1997)."""
+    keys = {
+        hashlib.sha256(f"{evaluation.question_of(case)}\0{case.reference}".encode()).hexdigest()[:16] for case in cases
+    }
+    return sorted(keys)[:SKETCHED]
+
+
+def are_the_same(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether most rows of the smaller of two sets are in the other one, too, as far as their sketches reach."""
+    if not one or not other:
+        return False
+    top = min(one[-1] if len(one) == SKETCHED else "g", other[-1] if len(other) == SKETCHED else "g")
+    mine, yours = ({key for key in keys if key <= top} for keys in (one, other))
+    return len(mine & yours) > min(len(mine), len(yours)) / 2
+
+
+def custom_behind(storage: Storage, registry: Registry, model: str) -> CustomModel | None:
+    """The custom model that a name, an ARN, a deployment or provisioned throughput leads to, if any."""
+    deployments = storage.records.collection("custom-model-deployment", Deployment)
+    if (deployed := deployments.get(id_of(model)) or deployments.named(model)) is not None:
+        return registry.find_custom(deployed.model_arn)
+    throughput = storage.records.collection("provisioned-model", Provisioned)
+    if (provisioned := throughput.get(id_of(model)) or throughput.named(model)) is not None:
+        return registry.find_custom(provisioned.model_arn)
+    return registry.find_custom(model)
 
 
 def rows_hash(cases: Sequence[Case]) -> str:
@@ -360,7 +421,7 @@ def rows_hash(cases: Sequence[Case]) -> str:
 
 def _scores(
     metrics: Sequence[Metric], responses: Sequence[Response], cases: Sequence[Case], price: tuple[float, float] | None,
-    embed: Callable[[list[str]], list[list[float]]] | None,
+    embed: Embed | None,
 ) -> dict[str, list[float | None]]:  # fmt: skip
     """Every metric of every answer; a row without an answer has None."""
     pairs = list(zip(responses, cases, strict=True))
@@ -376,7 +437,9 @@ def _scores(
         likenesses = evaluation.cosines(
             embed, [(responses[number].text, str(cases[number].reference)) for number in places]
         )
-        scored: list[float | None] = [None if given.error else 0.0 for given in responses]
+        scored: list[float | None] = [
+            0.0 if not given.error and not given.text.strip() and case.reference else None for given, case in pairs
+        ]
         for number, value in zip(places, likenesses, strict=True):
             scored[number] = value
         found["similarity"] = scored
@@ -394,16 +457,24 @@ def _price(way: Way, prices: Mapping[str, tuple[float, float]]) -> tuple[float, 
     return next((prices[name] for name in (way.name, way.label, way.model) if name in prices), None)
 
 
-def embedding(asking: invocation.Invocation, model: str) -> Callable[[list[str]], list[list[float]]]:
+def embedding(asking: invocation.Invocation, model: str) -> Embed:
     """What makes vectors of any number of texts."""
 
-    def embed(texts: list[str]) -> list[list[float]]:
-        size = invocation.embedding.MOST_TEXTS
-        return [
-            vector
-            for begin in range(0, len(texts), size)
-            for vector in invocation.embed(asking, model, texts[begin : begin + size]).vectors
-        ]
+    def one(text: str) -> list[float] | None:
+        try:
+            return invocation.embed(asking, model, [text]).vectors[0]
+        except Invalid:  # it is empty, or longer than the model reads
+            return None
+
+    def embed(texts: list[str]) -> list[list[float] | None]:
+        found: list[list[float] | None] = []
+        for begin in range(0, len(texts), MOST_TEXTS):
+            some = texts[begin : begin + MOST_TEXTS]
+            try:
+                found += invocation.embed(asking, model, some).vectors
+            except Invalid:
+                found += map(one, some)
+        return found
 
     return embed
 

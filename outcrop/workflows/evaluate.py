@@ -17,6 +17,7 @@ from outcrop.errors import Invalid
 from outcrop.evaluation import Arm, Case, Comparison, Metric, Questions, Response, judge, programmatic
 from outcrop.evaluation.comparison import compare
 from outcrop.evaluation.judge import Judged, Verdict
+from outcrop.evaluation.metrics import COUNT, SHARE
 from outcrop.evaluation.perturbation import perturbed
 from outcrop.evaluation.programmatic import Programmatic
 from outcrop.jobs import Job, Tell
@@ -26,6 +27,7 @@ from outcrop.registry import Registry
 from outcrop.settings import Settings
 from outcrop.storage import Storage
 from outcrop.workflows.answering import Answers, own_engine
+from outcrop.workflows.compare import rows_hash
 from outcrop.workflows.outputs import put
 
 # AWS's limit of rows; a job says so instead of leaving rows out.
@@ -39,6 +41,7 @@ class _Answered(msgspec.Struct, frozen=True):
     row: int
     version: int
     text: str
+    is_whole: bool = True
     error: str = ""
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -60,6 +63,8 @@ class _Set:
 
     name: str
     task: str
+    digest: str
+    """Of the rows: what was said to others does not count when the file is exchanged between two tries."""
     cases: list[Case]
     computed: list[Programmatic]
     judged: list[tuple[Judged, str]]
@@ -80,6 +85,7 @@ class Evaluate:
         Raises Invalid for rows that cannot be used, and, after everything has been written, when a judge gave no readable verdict at all.
         """
         if job.result.get("is_written"):  # a worker died after it had written everything
+            _refuse(job.result.get("unread", []))
             return
         request, run = job.request, self.storage.run_folder(job.id)
         sets = [self._set(request, asked) for asked in request["datasets"]]
@@ -92,19 +98,22 @@ class Evaluate:
             for number, one in enumerate(sets):
                 scored = []
                 for place, model in enumerate(request["models"]):
-                    responses = self._responses(one, model, asking, run / f"{number}-{place}.answers", tell)
-                    verdicts = self._verdicts(one, responses, asking, run / f"{number}-{place}.verdicts", tell)
+                    responses = self._responses(
+                        one, model, asking, run / f"{number}-{place}-{one.digest}.answers", tell
+                    )
+                    verdicts = self._verdicts(
+                        one, responses, asking, run / f"{number}-{place}-{one.digest}.verdicts", tell
+                    )
                     self._write(job, one, model, responses, verdicts)
                     tell.check()
                     scored.append((model["id"], responses, verdicts))
-                    unread += _unread(one, model["id"], verdicts)
+                    unread += [*_unanswered(model["id"], responses), *_unread(one, model["id"], verdicts)]
                 self._summarize(job, one, scored)
                 tell.event(kind="evaluated", dataset=one.name, rows=len(one.cases))
         self._keep_metrics(job)
-        tell.result(is_written=True)
+        tell.result(is_written=True, unread=unread)
         shutil.rmtree(run, ignore_errors=True)
-        if unread:
-            raise Invalid("; ".join(unread))
+        _refuse(unread)
 
     # --- the stations -----------------------------------------------------------------------------------------------
 
@@ -129,7 +138,7 @@ class Evaluate:
                 metric = programmatic.find(asked["task"], name)
                 assert not isinstance(metric, str)  # the door has looked
                 computed.append(metric)
-        return _Set(asked["name"], asked["task"], cases, computed, judged)
+        return _Set(asked["name"], asked["task"], rows_hash(cases)[:12], cases, computed, judged)
 
     def _responses(
         self, one: _Set, model: dict[str, Any], asking: invocation.Invocation, file: Path, tell: Tell
@@ -192,44 +201,15 @@ class Evaluate:
         scored: Sequence[tuple[str, dict[tuple[int, int], _Answered], dict[tuple[int, str], _Judged]]],
     ) -> None:
         """Means with intervals, and of two models the paired differences: a page and JSON beside Bedrock's files."""
-        metrics = [Metric(metric.name, metric.what, _unused, "share", metric.more_is_better) for metric in one.computed]
-        metrics += [Metric(judged.name, judged.question or judged.instructions, _unused, "share", judged.more_is_better)
-                    for judged, _ in one.judged if not any(isinstance(value, str) for _, value in judged.scale)]  # fmt: skip
-        arms = []
-        for model, responses, verdicts in scored:
-            given = [responses[row, 0] for row in range(len(one.cases))]
-            scores = {metric.name: _computed(metric, one.cases, responses) for metric in one.computed}
-            for judged, _ in one.judged:
-                results = [
-                    verdicts[row, judged.name].result if (row, judged.name) in verdicts else None
-                    for row in range(len(one.cases))
-                ]
-                scores[judged.name] = [float(result) if isinstance(result, int | float) else None for result in results]
-            scores["tokens-out"] = [
-                None if answer.error or answer.output_tokens is None else float(answer.output_tokens)
-                for answer in given
-            ]
-            arms.append(
-                Arm(
-                    model,
-                    [
-                        Response(
-                            answer.text,
-                            answer.input_tokens,
-                            answer.output_tokens,
-                            answer.latency_ms,
-                            True,
-                            answer.error,
-                        )
-                        for answer in given
-                    ],
-                    scores,
-                )
-            )
-        metrics = [metric for metric in metrics if any(score is not None for score in arms[0].scores[metric.name])]
+        arms = [_arm(one, *of_model) for of_model in scored]
+        metrics = [
+            metric
+            for metric in _metrics(one)
+            if any(score is not None for arm in arms for score in arm.scores[metric.name])
+        ]
         if not metrics:
             return
-        if any(score is not None for score in arms[0].scores["tokens-out"]):
+        if any(score is not None for arm in arms for score in arm.scores["tokens-out"]):
             metrics += evaluation.named(["tokens-out"])
         slices = ("category",) if any("category" in case.row for case in one.cases) else ()
         found: Comparison = compare(Questions(one.cases, slices, title=f"{job.name}: {one.name}"), arms, metrics)
@@ -247,6 +227,43 @@ class Evaluate:
             self.storage.objects.put_bytes(
                 bucket, f"{prefix}custom_metrics/{one['name']}.json", data, "application/json"
             )
+
+
+def _metrics(one: _Set) -> list[Metric]:
+    """What a set's summary shows; ratings in words have no mean."""
+    found = [Metric(metric.name, metric.what, _unused, SHARE, metric.more_is_better) for metric in one.computed]
+    for judged, _ in one.judged:
+        values = [value for _, value in judged.scale if not isinstance(value, str)]
+        if len(values) == len(judged.scale):
+            form = SHARE if all(0 <= value <= 1 for value in values) else COUNT
+            found.append(
+                Metric(judged.name, judged.question or judged.instructions, _unused, form, judged.more_is_better)
+            )
+    return found
+
+
+def _arm(
+    one: _Set, model: str, responses: dict[tuple[int, int], _Answered], verdicts: dict[tuple[int, str], _Judged]
+) -> Arm:
+    """A model's responses with all scores, as a comparison has them."""
+    given = [responses[row, 0] for row in range(len(one.cases))]
+    scores = {metric.name: _computed(metric, one.cases, responses) for metric in one.computed}
+    for judged, _ in one.judged:
+        found = [verdicts.get((row, judged.name)) for row in range(len(one.cases))]
+        results = [None if verdict is None else verdict.result for verdict in found]
+        scores[judged.name] = [float(result) if isinstance(result, int | float) else None for result in results]
+    scores["tokens-out"] = [
+        None if answer.error or answer.output_tokens is None else float(answer.output_tokens) for answer in given
+    ]
+    return Arm(model, [
+        Response(answer.text, answer.input_tokens, answer.output_tokens, answer.latency_ms, answer.is_whole, answer.error) for answer in given
+    ], scores)  # fmt: skip
+
+
+def _refuse(unread: Sequence[str]) -> None:
+    """Raise Invalid when something asked for has no result on any row."""
+    if unread:
+        raise Invalid("; ".join(unread))
 
 
 def place_of(job: Job) -> tuple[str, str]:
@@ -292,8 +309,10 @@ def _answered(
     try:
         said = invocation.answer_when_free(asking, model["id"], ask)
     except Invalid as error:
-        return _Answered(row, version, "", error.message)
-    return _Answered(row, version, said.text, "", said.input_tokens, said.output_tokens, said.latency_ms)
+        return _Answered(row, version, "", error=error.message)
+    return _Answered(
+        row, version, said.text, said.stopped_by != "length", "", said.input_tokens, said.output_tokens, said.latency_ms
+    )
 
 
 def _verdict(asking: invocation.Invocation, by: str, judged: Judged, case: Case, response: str) -> Verdict:
@@ -312,7 +331,7 @@ def _computed(
 ) -> list[float | None]:
     found: list[float | None] = []
     for row, case in enumerate(cases):
-        answer = responses.get((row, 0)) or _Answered(row, 0, "", "the job was stopped before")
+        answer = responses.get((row, 0)) or _Answered(row, 0, "", error="the job was stopped before")
         others = [responses[row, version] for version in range(1, 6) if (row, version) in responses]
         found.append(
             None
@@ -353,6 +372,14 @@ def _records(
             )
             + b"\n"
         )
+
+
+def _unanswered(model: str, responses: dict[tuple[int, int], _Answered]) -> list[str]:
+    """A model that answers no row."""
+    given = [answer for (_, version), answer in responses.items() if not version]
+    if given and all(answer.error for answer in given):
+        return [f"{model} answers none of {len(given)} rows; the first: {given[0].error}"]
+    return []
 
 
 def _unread(one: _Set, model: str, verdicts: dict[tuple[int, str], _Judged]) -> list[str]:

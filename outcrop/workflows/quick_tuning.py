@@ -25,6 +25,8 @@ from outcrop.workflows.preparation import Preparation, training_child
 
 # A quick tuning passes over its rows so often that this many are seen, within the range of epochCount; it stops early on the watched rows.
 ROWS_SEEN = 3000
+# Evaluations without a better loss, two passes over the rows: with one, tunings that rest on a plateau for a while were ended there.
+PATIENCE = 8
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class QuickTuner:
         ).hexdigest()
         run = self.folder / f"{name}-{what[:12]}"
         result = Result.read(run) if run.is_dir() else None
-        if result is None:
+        if result is None or result.status == "failed":
             self._run(lines, len(train), run, rehearses_only=False)
             result = Result.read(run)
         if result is None or result.status == "failed" or result.checkpoint is None:
@@ -85,7 +87,7 @@ class QuickTuner:
         epochs = min(10, max(2, round(ROWS_SEEN / count)))
         given = {
             "epochCount": str(epochs),
-            "earlyStoppingPatience": "4",
+            "earlyStoppingPatience": str(PATIENCE),
             "seed": str(self.seed),
             **self.given,
         }

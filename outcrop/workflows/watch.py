@@ -27,7 +27,7 @@ from outcrop.settings import Settings
 from outcrop.storage import Storage
 from outcrop.synthesis import CatalogueTeacher
 from outcrop.workflows.answering import own_engine
-from outcrop.workflows.compare import Sampling, ask_all, embedding
+from outcrop.workflows.compare import Sampling, ask_all, custom_behind, embedding
 
 HISTORY, SPOTS = "watch.jsonl", "spots.jsonl"
 TRAINING, CALLS = "training", "calls"
@@ -100,16 +100,16 @@ class Watch:
             calls, unread = self._calls(wanted, asking.serving)
             border = now() - timedelta(hours=wanted.recent_h)
             recent = [call for at, call in calls if at >= border]
-            before, against = self._before(wanted, [call for at, call in calls if at < border], asking.serving, notes)
+            before, against = self._before(wanted, [call for at, call in calls if at < border], notes)
             if min(len(before), len(recent)) < FEWEST:
                 notes.append(
                     f"{len(before)} before and {len(recent)} recent calls: fewer than {FEWEST} on a side say nothing of a change"
                 )
             embed = embedding(asking, wanted.embedder) if wanted.embedder else None
             found = changes(before, recent, embed, wanted.seed)
-            spot = self._spot(wanted, asking, folder) if wanted.data else {}
-        watched = Watched(model=wanted.model, at=now(), against=against, before=len(before), after=len(recent), unread=unread, changes=found,
-                          notes=notes, **spot)  # fmt: skip
+            spot = self._spot(wanted, asking, folder, notes) if wanted.data else {}
+        told: dict[str, Any] = {"notes": notes, **spot}
+        watched = Watched(model=wanted.model, at=now(), against=against, before=len(before), after=len(recent), unread=unread, changes=found, **told)  # fmt: skip
         with (folder / HISTORY).open("ab") as history:
             history.write(msgspec.json.encode(watched) + b"\n")
         return watched
@@ -139,21 +139,30 @@ class Watch:
         return place["bucketName"], place.get("keyPrefix", "")
 
     def _names(self, model: str, serving: Serving) -> set[str]:
-        """What calls of the model may be logged under: a deployment's and its model's names, ids and ARNs."""
+        """What calls of it may be logged under: its name, id and ARN, and those of the deployments of a custom model."""
+        custom = custom_behind(self.storage, self.registry, model)
+        behind: list[Any] = [
+            *serving.deployments.all(),
+            *serving.provisioned.all(),
+            *([custom] if custom is not None else []),
+        ]
         names = {model}
-        for one in (serving.find_deployment(model), serving.find_provisioned(model), self.registry.find_custom(model)):
-            if one is not None:
+        for one in behind:
+            is_meant = model in (one.arn, one.name, one.id)
+            is_a_deployment = (
+                custom is not None
+                and model in (custom.arn, custom.name, custom.id)
+                and getattr(one, "model_arn", "") == custom.arn
+            )
+            if is_meant or is_a_deployment:
                 names |= {one.arn, one.name, one.id}
         return names
 
-    def _before(
-        self, wanted: Wanted, earlier: list[Call], serving: Serving, notes: list[str]
-    ) -> tuple[list[Call], str]:
+    def _before(self, wanted: Wanted, earlier: list[Call], notes: list[str]) -> tuple[list[Call], str]:
         """What recent calls are held against: earlier ones, or the prompts that the model was trained on."""
         if wanted.against == CALLS or (not wanted.against and len(earlier) >= FEWEST):
             return earlier, f"{len(earlier):,} earlier calls"
-        deployed = serving.find_deployment(wanted.model) or serving.find_provisioned(wanted.model)
-        custom = self.registry.find_custom(deployed.model_arn if deployed is not None else wanted.model)
+        custom = custom_behind(self.storage, self.registry, wanted.model)
         if custom is None:
             if wanted.against == TRAINING:
                 raise Invalid(
@@ -169,7 +178,7 @@ class Watch:
         asked = [Call(_last_question(row.messages)) for row in rows if isinstance(row, Conversation)]
         return asked, f"the {len(asked):,} prompts that it was trained on"
 
-    def _spot(self, wanted: Wanted, asking: invocation.Invocation, folder: Path) -> dict[str, Any]:
+    def _spot(self, wanted: Wanted, asking: invocation.Invocation, folder: Path, notes: list[str]) -> dict[str, Any]:
         """The same rows as ever, and how the model does on them now and did at first."""
         cases = evaluation.read_cases(open_file(self.storage.objects, wanted.data))
         chosen: list[Case] = Random(wanted.seed).sample(cases, min(wanted.spot, len(cases)))
@@ -199,8 +208,13 @@ class Watch:
         )
         with (folder / SPOTS).open("ab") as file:
             file.write(msgspec.json.encode(now_spot) + b"\n")
-        told: dict[str, Any] = {"spot": Figure.of(evaluation.measure(scores)), "metric": metric.name}
-        if first is not None:
+        told: dict[str, Any] = {"metric": metric.name}
+        if all(score is None for score in scores):
+            return {**told, "verdict": "worse", "notes": [*notes, f"the spot check has no answer: {answers[0].error}"]}
+        told["spot"] = Figure.of(evaluation.measure(scores))
+        if first is not None and any(
+            a is not None and b is not None for a, b in zip(first.scores, scores, strict=True)
+        ):
             change = evaluation.difference(first.scores, scores)
             told |= {
                 "change": Figure.of(change),
@@ -211,8 +225,9 @@ class Watch:
 
 def _spots(path: Path) -> Iterator[Spot]:
     if path.is_file():
-        for line in path.read_bytes().splitlines():
-            yield msgspec.json.decode(line, type=Spot)
+        for line in path.read_bytes().splitlines(keepends=True):
+            if line.endswith(b"\n"):  # the last one may have been cut off
+                yield msgspec.json.decode(line, type=Spot)
 
 
 def _call(logged: Logged) -> Call | None:

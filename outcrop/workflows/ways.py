@@ -27,6 +27,8 @@ CURVE, FEWEST_TRAINED = (1 / 8, 1 / 4, 1 / 2, 1), 16
 ROOM = 0.6
 # Rows whose answers' perplexity is measured; rows with answers that training lacks, or of a category, below which no figure is given.
 MOST_SCORED, FEWEST_OF_KIND = 60, 10
+# A part of the prompt can go when what is lost is surely less (share).
+WITHOUT_LOSS = 0.05
 Scores = list[float | None]
 
 
@@ -61,9 +63,14 @@ class Tried:
     detail: str = ""
 
     @property
+    def failed(self) -> int:
+        """Rows without an answer."""
+        return sum(bool(one.error) for one in self.responses)
+
+    @property
     def input_tokens(self) -> float:
-        """Mean of a request."""
-        return fmean(one.input_tokens or 0 for one in self.responses)
+        """Mean of a request that was answered."""
+        return fmean([one.input_tokens or 0 for one in self.responses if not one.error] or [0])
 
 
 @dataclass
@@ -85,19 +92,20 @@ class Trial:
 
     def tokens(self, case: Case) -> int:
         """How long a row's prompt is, its answer with it."""
-        return len(renderer_of(self.asking.serving.target(self.base)).training_row(_told(case)).tokens)
+        return len(renderer_of(self.asking.serving.target(self.base)).training_row(told(case)).tokens)
 
     def ask(self, model: str, cases: Sequence[Case]) -> list[Response]:
         """The answers, in order."""
         return ask_all(CatalogueTeacher(self.asking, model), cases, self.sampling, self.slots)
 
     def scores(self, responses: Sequence[Response], cases: Sequence[Case]) -> Scores:
-        """By the judging metric; a label is one of all rows' labels."""
+        """By the judging metric; a label is one of all rows' labels, and no answer is wrong."""
         if self.metric.name == "label":
             rows = self.rows
-            return evaluation.label_scores(responses, cases, [*rows.train, *rows.watch, *rows.dev, *rows.test])
+            found = evaluation.label_scores(responses, cases, [*rows.train, *rows.watch, *rows.dev, *rows.test])
+            return [0.0 if given.error else score for given, score in zip(responses, found, strict=True)]
         pairs = zip(responses, cases, strict=True)
-        return [None if given.error else self.metric.score(given, case) for given, case in pairs]
+        return [0.0 if given.error else self.metric.score(given, case) for given, case in pairs]
 
     def test(self, model: str, cases: Sequence[Case] | None = None) -> Tried:
         """Ask the held-out rows, as they stand or changed, and time it."""
@@ -235,20 +243,33 @@ class Trial:
         return f"a tuned model is asked with {self.tried[TUNE].input_tokens:.0f} input tokens a request, worked examples take {self.tried[FEW_SHOT].input_tokens:.0f}"
 
     def _shorter(self, parts: Parts) -> str:
-        """A tuning on prompts without what all of them say, against the one with it."""
-        self.say("tuning without what all prompts say alike")
-        rows = self.rows
-        train, watch, test = (
-            [advice.without_parts(case, parts) for case in some] for some in (rows.train, rows.watch, rows.test)
-        )
-        self._tune(train, watch, "short")
-        short, whole = self.test("short", test), self.tried[TUNE]
-        change = evaluation.difference(whole.scores, short.scores)
-        can_go = "can go without a loss that these rows show" if change.high > 0 else "cannot go without loss"
-        return (
-            f"{parts.named} {can_go}: a model tuned without scores {100 * change.mean:+.1f} pt [{100 * change.low:+.1f}, {100 * change.high:+.1f}] at "
-            f"{short.input_tokens:.0f} input tokens a request instead of {whole.input_tokens:.0f}"
-        )
+        """What of all that prompts say alike a tuned model can do without: everything at once, else one part after the other."""
+        whole = self.tried[TUNE]
+        found = []
+        for some in (parts, *(parts.each if len(parts.each) > 1 else ())):
+            self.say(f"tuning without {some.named}")
+            rows = self.rows
+            train, watch, test = (
+                [advice.without_parts(case, some) for case in of] for of in (rows.train, rows.watch, rows.test)
+            )
+            self._tune(train, watch, "short")
+            short = self.test("short", test)
+            change = evaluation.difference(whole.scores, short.scores)
+            can_go = change.low >= -WITHOUT_LOSS
+            verdict = (
+                "can go without loss"
+                if can_go
+                else "cannot go without loss"
+                if change.high < 0
+                else "may go: these rows do not tell"
+            )
+            found.append(
+                f"{some.named} {verdict}: a model tuned without scores {100 * change.mean:+.1f} pt [{100 * change.low:+.1f}, {100 * change.high:+.1f}] at "
+                f"{short.input_tokens:.0f} input tokens a request instead of {whole.input_tokens:.0f}"
+            )
+            if can_go:
+                break
+        return "; ".join(found)
 
     def _left_out(self, category: str, value: str) -> tuple[str, Figure, Figure]:
         """The base, and a model tuned without the rows of a category, on that category."""
@@ -282,7 +303,7 @@ class Trial:
                 list(pool.map(cost, [one.true for one in found])),
                 list(pool.map(cost, [one.false for one in found])),
             )
-            whole = list(pool.map(cost, map(_told, cases[:MOST_SCORED])))
+            whole = list(pool.map(cost, map(told, cases[:MOST_SCORED])))
         both = [(t[0], f[0]) for t, f in zip(true, false, strict=True) if t[1] and f[1]]
         tokens = sum(count for _, count in whole)
         said = (
@@ -293,7 +314,8 @@ class Trial:
         return advice.known([t for t, _ in both], [f for _, f in both]), said
 
 
-def _told(case: Case) -> Conversation:
+def told(case: Case) -> Conversation:
+    """A row with its reference as the answer."""
     return Conversation((*case.prompt.messages, Message("assistant", case.reference or "")), case.prompt.system)
 
 

@@ -52,6 +52,9 @@ def test_a_curve_goes_on_as_it_began_and_says_how_little_is_known() -> None:
     flat = fit(sizes, [[1.0] * 95 + [0.0] * 5] * 4)
     assert flat.points[4].mean == pytest.approx(0.95, abs=0.01)
     assert "enough" in flat.says
+    steps = fit(sizes, [[0.0] * 200, [0.0] * 200, [1.0] * 160 + [0.0] * 40, [1.0] * 195 + [0.0] * 5])
+    assert len(steps.points) == 4
+    assert "no power law" in steps.says
     assert fit([50], [[1.0]]).says.startswith("too few")
 
 
@@ -145,6 +148,24 @@ def test_the_recommendation_follows_from_the_figures(shares, constant, choice) -
     assert ("Do not tune" in found.sentence) is (choice in ("prompt", "few-shot", "retrieval"))
     assert len(found.table) == 4
     assert all(row.measured for row in found.table)
+
+
+def test_a_majority_of_nearly_all_is_no_floor_that_nothing_can_pass() -> None:
+    scores = {"prompt": [1.0] * 396 + [0.0] * 4, "tune": [1.0] * 396 + [0.0] * 4}
+    options = [
+        Option(name=name, figure=Figure.of(measure(of)), input_tokens=1, output_tokens=1, seconds_a_request=0.1)
+        for name, of in scores.items()
+    ]
+    rows = {"test": 400, "train": 400, "dev": 90, "watch": 60}
+    constant = [1.0] * 384 + [0.0] * 16
+    assert advise(Ways(scores, constant), options, "label", rows, Reasons(), None, None).choice == "prompt"
+
+
+def test_terms_of_any_alphabet_are_exchanged() -> None:
+    words = "Überweisung Kündigung Rücksendung Größentausch Prüfung Öffnungszeit".split()
+    found = probes([case(f"frage {number}", f"Es geht um {word}.") for number, word in enumerate(words)])
+    assert len(found) == len(words)
+    assert all(probe.true != probe.false for probe in found)
 
 
 def test_a_small_gain_is_not_worth_a_training_unless_one_says_so() -> None:

@@ -73,3 +73,9 @@ def test_refusals_are_known_by_how_they_begin() -> None:
     assert is_refusal("As an AI, I do not know.")
     assert not is_refusal("The refund is on its way.")
     assert not is_refusal("x" * 300 + " I cannot help")
+
+
+def test_questions_without_words_and_texts_without_vectors_break_nothing() -> None:
+    marks = [Call("?!") for _ in range(40)]
+    assert not any(change.is_told for change in changes(marks, marks))
+    assert not any(change.is_told for change in changes(marks, marks, embed=lambda texts: [None] * len(texts)))

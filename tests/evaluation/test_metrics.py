@@ -18,6 +18,7 @@ from outcrop.evaluation import (
     grader,
     is_grader,
     label_scores,
+    named,
     overlap,
     read_cases,
     tatqa,
@@ -77,6 +78,15 @@ def test_numbers_are_read_as_people_write_them() -> None:
     assert number_of("none") is None
     assert same_number("3.001", "3", 0.01) == 1.0
     assert same_number("0", "0") == 1.0
+
+
+def test_a_tolerance_is_said_with_the_metric() -> None:
+    (metric,) = named(["number:0.01"])
+    assert metric.score(Response("about 101"), case("#### 100")) == 1.0
+    assert metric.score(Response("about 103"), case("#### 100")) == 0.0
+    for bad in ("number:", "number:x", "number:2"):
+        with pytest.raises(Invalid, match="tolerance"):
+            named([bad])
 
 
 def test_nested_fields_count_one_by_one() -> None:
@@ -212,3 +222,55 @@ def test_a_tatqa_answer_is_written_and_read_back() -> None:
     ):
         row = {"answer_type": kind, "answer": answer, "scale": scale}
         assert tatqa.score_text(tatqa.written(answer, scale), row) == tatqa.Score(1.0, 1.0, 1.0)
+
+
+def test_the_reference_is_what_is_called_so_and_a_rows_system_prompt_is_asked_with(tmp_path) -> None:
+    file = tmp_path / "rows.jsonl"
+    rows = [
+        {"system": "s", "prompt": "p", "referenceResponse": "gold", "response": "other", "answer": ["list"]},
+        {"system": "s", "prompt": "p"},
+        {"prompt": "p", "completion": "c", "category": "k"},
+        {"prompt": "p", "target": "t"},
+        {"system": "s", "question": "q", "answer": "w"},
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cases = read_cases(local_file(file))
+    assert [one.reference for one in cases] == ["gold", None, "c", "t", "w"]
+    assert [one.prompt.system for one in cases] == ["s", "s", None, None, "s"]
+
+
+def test_labels_that_differ_in_case_or_space_are_one() -> None:
+    rows = [case("billing"), case("Billing "), case("refund")]
+    assert label_scores([Response("billing"), Response("billing."), Response("Refund")], rows) == [1.0, 1.0, 1.0]
+    assert set(classify(["billing", "billing", "refund"], ["billing", "Billing ", "refund"]).f1.values()) == {1.0}
+
+
+def test_what_is_no_number_is_no_score(tmp_path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def nan(answer, row):\n    return float('nan')\n\ndef fails(answer, row):\n    assert False, 'no'\n"
+        "\ndef numpy(answer, row):\n    import numpy\n    return numpy.bool_(True)\n"
+    )
+    with pytest.raises(Invalid, match="finite number"):
+        grader(f"{tmp_path}/mine.py:nan").score(Response("x"), case(None))
+    with pytest.raises(Invalid, match="AssertionError: no"):
+        grader(f"{tmp_path}/mine.py:fails").score(Response("x"), case(None))
+    assert grader(f"{tmp_path}/mine.py:numpy").score(Response("x"), case(None)) == 1.0
+    (tmp_path / "broken.py").write_text("raise OSError('gone')\n")
+    with pytest.raises(Invalid, match="cannot be loaded: OSError"):
+        grader(f"{tmp_path}/broken.py:f")
+
+
+def test_numbers_with_hyphens_exponents_and_the_true_minus() -> None:
+    assert number_of("in 2019-2020") == 2020
+    assert number_of("it is -5") == -5
+    assert number_of("it is \u22125") == -5
+    assert number_of("1.5e3") == 1500
+    assert same_number("1", "no number") is None
+    assert METRICS["json-exact"].score(Response('{"a": 1}'), case('{"a": true}')) == 0.0
+    assert METRICS["contains"].score(Response("hello."), case("")) == 0.0
+
+
+@pytest.mark.parametrize("schema", [{"pattern": "("}, {"properties": []}, {"type": 5}, {"$ref": "#/nowhere"}])
+def test_a_schema_that_is_none_is_refused_in_words(schema) -> None:
+    with pytest.raises(Invalid, match="not a JSON schema"):
+        METRICS["schema"].score(Response('{"a": "x"}'), case(None, schema=schema))

@@ -77,6 +77,14 @@ def test_arms_are_asked_the_same_rows_and_every_figure_has_an_interval(outcrop, 
 
 
 @pytest.mark.slow
+def test_examples_of_the_data_itself_are_asked_of_no_arm(outcrop, files) -> None:
+    found = compare(outcrop, files, BASE, "--shots", "0,3", "--metric", "contains")
+    assert found["rows"] == 37
+    assert len(found["manifest"]["shots"]["lines"]) == 3
+    assert any("3 rows of the data are shown" in warning for warning in found["warnings"])
+
+
+@pytest.mark.slow
 def test_what_was_answered_stays_and_only_the_rest_is_asked(outcrop, files) -> None:
     before = compare(outcrop, files, BASE, "--metric", "contains")
     answers = next((files / "out/answers").iterdir())
@@ -145,7 +153,7 @@ def test_rows_that_a_model_was_trained_on_are_told(outcrop, files) -> None:
 REFUSED = [
     (("nobody.there-v1:0",), "Could not resolve"),
     ((BASE, "--metric", "beauty"), "is not known"),
-    ((BASE, "--shots", "2"), "needs --shots-from"),
+    ((BASE, "--shots", "40"), "too few to show 40"),
     ((BASE, "--shots", "two"), "expected numbers"),
     ((BASE, BASE), "the same name"),
     ((BASE, "--slice", "nothing"), "no row has the key 'nothing'"),

@@ -1,13 +1,17 @@
 """Evaluation jobs through boto3 and the AWS CLI, in the shape of AWS's notebooks."""
 
 import json
+import os
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.conftest import ROLE
+from tests.conftest import ROLE, end, start
+from tests.journeys.test_unkillable import environment_of, processes
 
 BASE = "outcrop.pebble-v1:0"
 DATA = Path(__file__).parents[3] / "shared/data"
@@ -211,3 +215,42 @@ def test_a_row_without_what_is_needed_fails_the_job_by_its_line(outcrop) -> None
     job = run(outcrop, asked("badrow", ["Builtin.Accuracy"]))
     assert job["status"] == "Failed"
     assert "line 2" in job["failureMessages"][0]
+
+
+@pytest.mark.slow
+def test_a_killed_worker_asks_nothing_twice_and_a_stopped_job_writes_what_it_has(tmp_path) -> None:
+    own = start(tmp_path / "home")
+    many = [
+        {"prompt": f"{number}: {row['prompt']}", "referenceResponse": row["referenceResponse"]}
+        for number in range(60)
+        for row in ROWS
+    ]
+    own.put_lines("s3://evals/cities.jsonl", [json.dumps(row) for row in many])
+    bedrock = own.client("bedrock")
+    for name, act in (
+        ("killed", kill_worker),
+        ("stopped", lambda outcrop, arn: bedrock.stop_evaluation_job(jobIdentifier=arn)),
+    ):
+        arn = bedrock.create_evaluation_job(**asked(name, ["Builtin.Accuracy", "Builtin.Robustness"]))["jobArn"]
+        run = own.home / "runs" / arn[-12:]
+        until = time.monotonic() + 90
+        while not any(file.read_bytes().count(b"\n") >= 100 for file in run.glob("0-0-*.answers")):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        act(own, arn)
+        job = own.wait(lambda arn=arn: bedrock.get_evaluation_job(jobIdentifier=arn), OVER)
+        files = written(own, job)
+        (output,) = [data for file, data in files.items() if file.endswith("_output.jsonl")]
+        found = [record["inputRecord"]["prompt"] for record in lines(output)]
+        if name == "killed":
+            assert (job["status"], found) == ("Completed", [row["prompt"] for row in many])
+        else:
+            assert job["status"] == "Stopped"
+            assert 0 < len(found) < len(many)
+            assert len(set(found)) == len(found)
+    end(own)
+
+
+def kill_worker(outcrop, arn) -> None:
+    (worker,) = (pid for pid in processes("outcrop worker") if str(outcrop.home) in environment_of(pid))
+    os.kill(worker, signal.SIGKILL)

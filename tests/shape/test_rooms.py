@@ -129,6 +129,7 @@ def test_broad_excepts_stand_only_at_the_edges() -> None:
         "wire/app.py",
         "jobs/worker.py",
         "logs/logs.py",
+        "evaluation/graders.py",
         "serving/serving.py",
         "serving/engines/loop.py",
         "workflows/create_custom_model.py",
