@@ -3,6 +3,7 @@
 import gzip
 import zlib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -28,6 +29,15 @@ class Logged(msgspec.Struct, frozen=True):
     error: str = ""
     input_tokens: int | None = None
     output_tokens: int | None = None
+
+    @property
+    def at(self) -> datetime | None:
+        """When it was, in UTC where the record names no zone; None for what is no time."""
+        try:
+            at = datetime.fromisoformat(self.timestamp)
+        except ValueError:
+            return None
+        return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
 class _Side(msgspec.Struct):

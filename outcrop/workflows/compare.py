@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,30 +16,23 @@ import msgspec
 import outcrop
 from outcrop import evaluation, invocation, synthesis
 from outcrop.clock import now
-from outcrop.datasets.conversion import read_any
 from outcrop.datasets.source import Source, open_file
-from outcrop.errors import Invalid, ModelFailed, NotFound, OutcropError
+from outcrop.errors import Invalid, ModelFailed, OutcropError
 from outcrop.evaluation import Arm, Case, Comparison, Metric, Questions, Response
 from outcrop.evaluation.comparison import compare as hold_against
 from outcrop.evaluation.likeness import Embed, check_ready, schema_faults
-from outcrop.evaluation.significance import LEVEL
 from outcrop.invocation.answer import renderer_of
 from outcrop.invocation.embedding import MOST_TEXTS
-from outcrop.names import id_of, short_id
-from outcrop.registry import CustomModel, Registry
-from outcrop.serving.deployments import Deployment, Provisioned
+from outcrop.registry import Registry
 from outcrop.settings import Settings
 from outcrop.storage import Storage, sha256_of
 from outcrop.synthesis import CatalogueTeacher, Teacher
 from outcrop.workflows.answering import Answers, key_of, own_engine
 from outcrop.workflows.customize import weights_sha256
+from outcrop.workflows.guards import custom_behind, earlier_looks, overlap_with_training
 
 ANSWERS, RESULT, PAGE = "answers", "comparison.json", "comparison.html"
 REMOTE_AT_ONCE = 8
-# Evaluation rows that training data has are listed up to so many.
-LISTED = 20
-# Hashes of a set of rows that are remembered.
-SKETCHED = 200
 
 
 @dataclass(frozen=True)
@@ -86,31 +78,11 @@ class Wanted:
     most: int | None = None
 
 
-class Look(msgspec.Struct, frozen=True):
-    """That these rows have been used to judge these arms: what a later comparison on them must be corrected for. `rows` is their sketch,
-    `arms` has each arm's name by what it is."""
-
-    id: str
-    rows: list[str]
-    at: datetime
-    arms: dict[str, str]
-
-    @property
-    def name(self) -> str:
-        """Unique, as records want it."""
-        return self.id
-
-
 class _Kept(msgspec.Struct, frozen=True):
     """An answer by what it depends on."""
 
     key: str
-    text: str
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    latency_ms: float | None = None
-    is_whole: bool = True
-    error: str = ""
+    said: Response
 
 
 Heard = Callable[[str, int, int], None]
@@ -254,27 +226,14 @@ class Compare:
         missing = list({key: number for number, key in enumerate(keys) if key not in done}.values())
 
         def act(number: int) -> _Kept:
-            said = respond(teacher, asked[number], sampling)
-            return _Kept(
-                keys[number],
-                said.text,
-                said.input_tokens,
-                said.output_tokens,
-                said.latency_ms,
-                said.is_whole,
-                said.error,
-            )
+            return _Kept(keys[number], respond(teacher, asked[number], sampling))
 
         def told(kept: _Kept) -> None:
             done[kept.key] = kept
             tell(way.name, len(done), len(asked))
 
         growing.ask(missing, act, REMOTE_AT_ONCE if way.endpoint else self.settings.engine_slots, None, told)
-        found = [done[key] for key in keys]
-        return [
-            Response(kept.text, kept.input_tokens, kept.output_tokens, kept.latency_ms, kept.is_whole, kept.error)
-            for kept in found
-        ]
+        return [done[key].said for key in keys]
 
     # --- what is said of it -----------------------------------------------------------------------------------------
 
@@ -314,20 +273,8 @@ class Compare:
                 f"{most} rows of the data are shown as examples and are asked of no arm; --shots-from takes them from another file"
             )
         for model in dict.fromkeys(way.model for way in wanted.ways if not way.endpoint):
-            found += self._overlap(model, cases)
-        looks = self.storage.records.collection("evaluation-look", Look)
-        rows, arms = sketch(cases), {self._arm(way, wanted): way.name for way in wanted.ways}
-        earlier = [look for look in looks.all() if are_the_same(look.rows, rows)]
-        before = {key: name for look in earlier for key, name in look.arms.items() if key not in arms}
-        if before:
-            some = ", ".join(sorted(set(before.values()))[:5]) + (", ..." if len(set(before.values())) > 5 else "")
-            found.append(
-                f"these rows, or most of them, have judged {len(before)} other arm{'s' if len(before) > 1 else ''} before ({some}): what is best of "
-                f"many on the same rows looks better than it is. A p value below {LEVEL / (len(before) + 1):.2g} would hold for all of them; fresh rows are better"
-            )
-        if not any(arms.items() <= look.arms.items() for look in earlier):
-            looks.add(Look(short_id(), rows, now(), arms))
-        return found
+            found += overlap_with_training(self.storage, self.registry, model, cases)
+        return found + earlier_looks(self.storage, cases, {self._arm(way, wanted): way.name for way in wanted.ways})
 
     def _arm(self, way: Way, wanted: Wanted) -> str:
         """What makes an arm another one: model and place, shots, system prompt."""
@@ -335,33 +282,6 @@ class Compare:
         if not way.endpoint and (custom := custom_behind(self.storage, self.registry, model)) is not None:
             model = custom.arn
         return hashlib.sha256(msgspec.json.encode([model, way.endpoint, way.shots, wanted.system])).hexdigest()[:16]
-
-    def _overlap(self, model: str, cases: Sequence[Case]) -> list[str]:
-        """How much of the evaluation a custom model was trained on, as far as its training file is still there."""
-        custom = custom_behind(self.storage, self.registry, model)
-        if custom is None:
-            return []
-        data = custom.lineage.get("training_data") or {}
-        try:
-            trained = open_file(self.storage.objects, data.get("uri") or custom.training_uri)
-            rows = [content for _, content, _ in read_any(trained)]
-        except (Invalid, NotFound) as error:
-            return [
-                f"{custom.name}: its training data cannot be read any more ({error.message}); whether it holds rows of the evaluation is not known"
-            ]
-        changed = (
-            ""
-            if not data.get("sha256") or sha256_of(trained.path) == data["sha256"]
-            else " (the file has changed since)"
-        )
-        shared = evaluation.overlap(cases, rows)
-        if not shared.all:
-            return []
-        lines = ", ".join(str(cases[number].line) for number in sorted(shared.all)[:LISTED])
-        return [
-            f"{custom.name} was trained on {len(shared.same)} of the {len(cases)} rows word for word, and on {len(shared.near)} nearly{changed}: "
-            f"what it does there is memory. Lines {lines}{', ...' if len(shared.all) > LISTED else ''}"
-        ]
 
 
 def respond(teacher: Teacher, case: Case, sampling: Sampling) -> Response:
@@ -384,34 +304,6 @@ def ask_all(teacher: Teacher, cases: Sequence[Case], sampling: Sampling, at_once
     """The answers in the order of the rows, none of them kept. Raises ModelFailed."""
     with ThreadPoolExecutor(at_once) as pool:
         return list(pool.map(lambda case: respond(teacher, case, sampling), cases))
-
-
-def sketch(cases: Sequence[Case]) -> list[str]:
-    """The smallest hashes of the questions and references: by them sets of rows are known to share most of theirs (Broder, 1997)."""
-    keys = {
-        hashlib.sha256(f"{evaluation.question_of(case)}\0{case.reference}".encode()).hexdigest()[:16] for case in cases
-    }
-    return sorted(keys)[:SKETCHED]
-
-
-def are_the_same(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether most rows of the smaller of two sets are in the other one, too, as far as their sketches reach."""
-    if not one or not other:
-        return False
-    top = min(one[-1] if len(one) == SKETCHED else "g", other[-1] if len(other) == SKETCHED else "g")
-    mine, yours = ({key for key in keys if key <= top} for keys in (one, other))
-    return len(mine & yours) > min(len(mine), len(yours)) / 2
-
-
-def custom_behind(storage: Storage, registry: Registry, model: str) -> CustomModel | None:
-    """The custom model that a name, an ARN, a deployment or provisioned throughput leads to, if any."""
-    deployments = storage.records.collection("custom-model-deployment", Deployment)
-    if (deployed := deployments.get(id_of(model)) or deployments.named(model)) is not None:
-        return registry.find_custom(deployed.model_arn)
-    throughput = storage.records.collection("provisioned-model", Provisioned)
-    if (provisioned := throughput.get(id_of(model)) or throughput.named(model)) is not None:
-        return registry.find_custom(provisioned.model_arn)
-    return registry.find_custom(model)
 
 
 def rows_hash(cases: Sequence[Case]) -> str:

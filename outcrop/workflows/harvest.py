@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -42,22 +42,13 @@ class Wanted:
 
     def wants(self, call: Logged) -> bool:
         """Whether a call is meant."""
-        at = _time(call.timestamp)
+        at = call.at
         return (
             self.metadata(call.metadata)
             and (not self.models or any(synthesis.same_model(call.model, model) for model in self.models))
             and (self.after is None or (at is not None and at >= self.after))
             and (self.before is None or (at is not None and at < self.before))
         )
-
-
-def _time(text: str) -> datetime | None:
-    """A record's time, in UTC where it names no zone; None for what is no time."""
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
 class Harvested(msgspec.Struct, frozen=True):

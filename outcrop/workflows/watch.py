@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,7 +27,8 @@ from outcrop.settings import Settings
 from outcrop.storage import Storage
 from outcrop.synthesis import CatalogueTeacher
 from outcrop.workflows.answering import own_engine
-from outcrop.workflows.compare import Sampling, ask_all, custom_behind, embedding
+from outcrop.workflows.compare import Sampling, ask_all, embedding
+from outcrop.workflows.guards import custom_behind
 
 HISTORY, SPOTS = "watch.jsonl", "spots.jsonl"
 TRAINING, CALLS = "training", "calls"
@@ -123,7 +124,7 @@ class Watch:
                 unread += 1
             elif logged.model in names or any(synthesis.same_model(logged.model, name) for name in names):
                 read = _call(logged)
-                at = _time(logged.timestamp)
+                at = logged.at
                 if read is None or at is None:
                     unread += 1
                 else:
@@ -249,11 +250,3 @@ def _call(logged: Logged) -> Call | None:
 
 def _last_question(messages: Any) -> str:
     return next((message.text for message in reversed(messages) if message.role == "user"), "")
-
-
-def _time(text: str) -> datetime | None:
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)

@@ -9,7 +9,7 @@ from outcrop.evaluation.charts import points
 from outcrop.evaluation.comparison import compare
 from outcrop.evaluation.page import headline
 from outcrop.rendering import Conversation
-from outcrop.workflows.compare import SKETCHED, are_the_same, sketch
+from outcrop.workflows.guards import SKETCHED, are_the_same, sketch
 
 RIGHT = Metric("right", "is right", lambda given, case: None)
 ERRORS = Metric("errors", "is wrong", lambda given, case: None, more_is_better=False)

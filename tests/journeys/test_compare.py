@@ -68,7 +68,7 @@ def test_arms_are_asked_the_same_rows_and_every_figure_has_an_interval(outcrop, 
     assert first["prompts"] == again["prompts"] != shown["prompts"]
     assert first["weights"] == again["weights"]
     same = found["measures"][0]["against"][1]
-    assert (same["verdict"], same["p"], same["difference"]["mean"]) == ("no difference seen", 1.0, 0.0)
+    assert (same["verdict"], same["p"], same["difference"]["mean"]) == ("too few rows", 1.0, 0.0)
     assert all(line > 3 for line in found["manifest"]["shots"]["lines"])  # rows of the evaluation are not shown
     assert found["groups"] == len({city[0] for city in CITIES})
     assert {one["key"] for one in found["slices"]} == {"first"}
@@ -122,15 +122,21 @@ def test_remote_arms_of_both_shapes_answer_as_the_local_one(outcrop, files) -> N
 
 @pytest.mark.slow
 def test_a_comparison_on_rows_that_were_looked_at_before_says_so(outcrop, files) -> None:
-    with (files / "rows.jsonl").open("a") as file:
-        file.write(json.dumps(row("Zara", "Bergen", "Bergen")) + "\n")
-    first = compare(outcrop, files, f"one={BASE}", "--metric", "contains")
-    assert not any("before" in warning for warning in first["warnings"])
-    assert not any(
-        "before" in warning for warning in compare(outcrop, files, f"one={BASE}", "--metric", "contains")["warnings"]
-    )
-    second = compare(outcrop, files, f"two={BASE}", "--metric", "contains")
-    assert any("have judged 1 other arm before (one)" in warning for warning in second["warnings"])
+    rows = [row(f"{name}o", city, city) for name, city in zip(NAMES * 2, CITIES[::-1] + CITIES, strict=True)]
+    (files / "rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+
+    def said(*arguments):
+        return [
+            warning
+            for warning in compare(outcrop, files, *arguments, "--metric", "contains")["warnings"]
+            if "before" in warning
+        ]
+
+    assert said(f"one={BASE}") == []
+    assert said(f"another-name={BASE}") == []
+    (files / "rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows[:30]))
+    (warning,) = said(BASE, "--system", "Say the city.")
+    assert "have judged 1 other arm before (one)" in warning
 
 
 @pytest.mark.slow
