@@ -3,8 +3,9 @@
 Shares of right and wrong get Wilson's score interval (Wilson, 1927), differences of paired right and wrong the adjusted Wald interval
 of Bonett and Price (2012): both stay honest at 0 and 100 %, and when two arms agree on every row. Other means get the percentile
 bootstrap (Efron and Tibshirani, 1993) with its tails moved outwards as Student's t says, without which it is too narrow on few rows
-(Hesterberg, "What Teachers Should Know About the Bootstrap", 2015). Rows that belong together (questions on one table) are drawn
-together when their groups are given: they are not independent, and an interval that takes them for it is too narrow.
+(Hesterberg, "What Teachers Should Know About the Bootstrap", 2015). Rows that belong together (questions on one table) are not
+independent, and an interval that takes them for it is too narrow: when their groups are given the bootstrap draws them together, and the
+intervals of right and wrong count only as many rows as the groups leave (Kish's design effect, 1965).
 
 `make bench-intervals` counts how often they hold the truth.
 """
@@ -50,8 +51,8 @@ def measure(scores: Scores, seed: int = 0, groups: Groups | None = None) -> Meas
         raise Invalid(f"none of {len(scores)} examples was answered; there is nothing to measure")
     values = np.array([scores[number] for number in kept], dtype=float)
     places = _places(groups, kept)
-    if places is None and set(values) <= {0.0, 1.0}:
-        low, high = _wilson(values)
+    if set(values) <= {0.0, 1.0}:
+        low, high = _wilson(float(values.mean()), effective(values, places))
     else:
         low, high = _bootstrap(values, seed, places)
     return Measured(float(values.mean()), low, high, len(values), len(scores) - len(values))
@@ -64,8 +65,8 @@ def difference(first: Scores, second: Scores, seed: int = 0, groups: Groups | No
     """
     kept, changes = paired(first, second)
     places = _places(groups, kept)
-    if places is None and is_right_or_wrong(first, second):
-        low, high = _bonett_price(changes)
+    if is_right_or_wrong(first, second):
+        low, high = _bonett_price(changes, effective(changes, places))
     else:
         low, high = _bootstrap(changes, seed, places)
     return Measured(float(changes.mean()), low, high, len(changes), len(first) - len(changes))
@@ -117,17 +118,31 @@ def _places(groups: Groups | None, kept: Sequence[int]) -> np.ndarray | None:
     return None if groups is None else as_places([groups[number] for number in kept])
 
 
-def _wilson(values: np.ndarray) -> tuple[float, float]:
-    count, share = len(values), float(values.mean())
+def effective(values: np.ndarray, places: np.ndarray | None) -> float:
+    """How many independent values say as much of the mean as these do in their groups: their number by the design effect (Kish, 1965).
+
+    The number of groups when all values are the same, which is the least that it can be.
+    """
+    if places is None:
+        return float(len(values))
+    sizes, sums = np.bincount(places), np.bincount(places, weights=values)
+    groups, spread = len(sizes), float(values.var())
+    if not spread or groups < 2:
+        return float(groups)
+    between = float(((sums - values.mean() * sizes) ** 2).sum()) / len(values) ** 2 * groups / (groups - 1)
+    return float(min(max(spread / between, 1.0), len(values))) if between else float(len(values))
+
+
+def _wilson(share: float, count: float) -> tuple[float, float]:
     middle = (share + Z * Z / (2 * count)) / (1 + Z * Z / count)
     half = Z / (1 + Z * Z / count) * (share * (1 - share) / count + Z * Z / (4 * count * count)) ** 0.5
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def _bonett_price(changes: np.ndarray) -> tuple[float, float]:
+def _bonett_price(changes: np.ndarray, effective_count: float) -> tuple[float, float]:
     """Wald's interval with one row more on each side of the disagreement."""
-    count = len(changes) + 2
-    better, worse = (int((changes > 0).sum()) + 1) / count, (int((changes < 0).sum()) + 1) / count
+    count = effective_count + 2
+    better, worse = ((float(side.mean()) * effective_count + 1) / count for side in (changes > 0, changes < 0))
     half = Z * ((better + worse - (better - worse) ** 2) / count) ** 0.5
     return max(-1.0, better - worse - half), min(1.0, better - worse + half)
 

@@ -7,7 +7,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from outcrop.evaluation.intervals import Groups, Scores, as_places, is_right_or_wrong, paired
+from outcrop.evaluation.intervals import Groups, Scores, as_places, effective, is_right_or_wrong, paired
 
 LEVEL, POWER = 0.05, 0.8
 PERMUTATIONS = 5000
@@ -82,16 +82,15 @@ def detectable(first: Scores, second: Scores, comparisons: int = 1, groups: Grou
     do not differ on any row: there is no spread to tell from.
     """
     kept, changes = paired(first, second)
-    if groups is not None:
-        places = as_places([groups[number] for number in kept])
-        sums, sizes = np.bincount(places, weights=changes), np.bincount(places)
-        spread = float(np.std(sums - changes.mean() * sizes)) / float(sizes.mean())
-        count = len(sums)
-    elif is_right_or_wrong(first, second):
-        count = len(changes)
-        better, worse = (int((changes > 0).sum()) + 1) / (count + 2), (int((changes < 0).sum()) + 1) / (count + 2)
+    places = as_places([groups[number] for number in kept]) if groups is not None else None
+    if is_right_or_wrong(first, second):
+        count = effective(changes, places)
+        better, worse = ((float(side.mean()) * count + 1) / (count + 2) for side in (changes > 0, changes < 0))
         spread = (better + worse - (better - worse) ** 2) ** 0.5
+    elif places is not None:
+        sums, sizes = np.bincount(places, weights=changes), np.bincount(places)
+        spread, count = float(np.std(sums - changes.mean() * sizes)) / float(sizes.mean()), float(len(sums))
     else:
-        count, spread = len(changes), float(np.std(changes))
+        spread, count = float(np.std(changes)), float(len(changes))
     quantile = NormalDist().inv_cdf(1 - LEVEL / 2 / comparisons) + NormalDist().inv_cdf(POWER)
     return float(quantile * spread / count**0.5) if spread else None

@@ -59,6 +59,17 @@ def test_rows_that_belong_together_make_the_interval_wider() -> None:
     assert significance_of(first, second, groups=groups).name == "permutation of groups"
 
 
+def test_groups_that_agree_on_everything_are_not_certain() -> None:
+    groups = [number // 6 for number in range(336)]
+    nothing = [0.0] * 336
+    assert measure(nothing, groups=groups).high == pytest.approx(
+        3.84 / (56 + 3.84), abs=1e-3
+    )  # as of 56 rows, by Wilson
+    change = difference(nothing, nothing, groups=groups)
+    assert (change.low, change.high) == (pytest.approx(-0.048, abs=0.005), pytest.approx(0.048, abs=0.005))
+    assert detectable(nothing, nothing, groups=groups) > 0.05
+
+
 def test_mcnemar_is_the_binomial_test() -> None:
     assert mcnemar(0, 0) == 1.0
     assert mcnemar(5, 0) == pytest.approx(2 / 32)
