@@ -59,12 +59,12 @@ def draw(figure: Figure, chosen: Any) -> None:
         folder = Path(name)
         home = chosen.home or folder / "home"
         for part in ("train", "validation", "held_out", "shown"):
-            (folder / f"{part}.jsonl").write_text(
+            (folder / f"{figure.name if part == 'held_out' else part}.jsonl").write_text(
                 "".join(json.dumps(row) + "\n" for row in getattr(figure, part)), encoding="utf-8"
             )
         model, training_s = tune(figure, chosen, home, folder)
         command = [
-            sys.executable, "-m", "outcrop", "compare", f"base={chosen.base}", f"tuned={model}", "--data", str(folder / "held_out.jsonl"), "--shots", f"0,{chosen.shots}",
+            sys.executable, "-m", "outcrop", "compare", f"base={chosen.base}", f"tuned={model}", "--data", str(folder / f"{figure.name}.jsonl"), "--shots", f"0,{chosen.shots}",
             "--shots-from", str(folder / "shown.jsonl"), "--max-tokens", str(figure.max_tokens), "--out", str(folder / "comparison"),
             *(part for metric in figure.metrics for part in ("--metric", metric)), *(part for key in figure.slices for part in ("--slice", key)),
             *(("--group", figure.group) if figure.group else ()), *(("--system", figure.system) if figure.system else ()),

@@ -330,8 +330,9 @@ def _warnings(asked: Questions, arms: Sequence[Arm], measures: Sequence[Measure]
             found.append(f"{arm.name} answers no row; the first: {error}")
     repeated = len(asked.cases) - len({case.key for case in asked.cases})
     if repeated:
+        come = "row comes" if repeated == 1 else "rows come"
         found.append(
-            f"{repeated:,} rows come more than once, and count as often: leave them out, or the intervals are too narrow"
+            f"{repeated:,} {come} more than once and count as often: leave them out, or the intervals are too narrow"
         )
     for key in asked.slices:
         values = {value_at(case.row, key) for case in asked.cases} - {None}
