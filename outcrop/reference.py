@@ -121,9 +121,26 @@ def figures() -> str:
                 lines.append(
                     f"| {name} {measure['metric']}: {', '.join(found['arms'])} | {_of_arms(measure)} | `make bench-{found['name']}` |"
                 )
-    machines = {
-        result["machine"] for result in (wire, banking, tatqa, maths, train, serve, checked, logged, made) if result
-    }
+    intervals, advised, compared = (_result(name) for name in ("intervals", "advice", "compare"))
+    if intervals:
+        held, equal = (
+            [one["held"] for one in intervals["cases"]],
+            [one["called"] for one in intervals["cases"] if not one["truth"]],
+        )
+        lines.append(
+            f"| 95 % intervals that hold the truth, {len(held)} kinds of arms; equal arms called different ([more](docs/evaluation.md#what-may-be-believed)) | "
+            f"{min(held):.1%} to {max(held):.1%}; {min(equal):.1%} to {max(equal):.1%} | `make bench-intervals` |"
+        )
+    if advised:
+        lines.append(
+            f"| advice on tasks whose right answer is known ([more](docs/advice.md)) | {advised['right']} of {advised['of']} right | `make bench-advice` |"
+        )
+    if compared:
+        lines.append(
+            f"| comparing {compared['arms']} arms on {compared['rows']:,} rows, against asking them alone | {compared['ratio']:.2f} times the time | `make bench-compare` |"
+        )
+    every = (wire, banking, tatqa, maths, train, serve, checked, logged, made, intervals, advised, compared)
+    machines = {result["machine"] for result in every if result}
     lines += (
         ["", f"Accuracies with the starter model, 95 % intervals in brackets. On {'; '.join(sorted(machines))}."]
         if machines
@@ -221,24 +238,6 @@ def training() -> str:
                 f"| {name}, {found['rows']} rows | {means[0]:.4f} | {means[1]:.4f} | {found['difference']:+.4f} +- "
                 f"{found['interval_95']:.4f} | {found['cpu_s']['grouped']:.0f} | {found['cpu_s']['one by one']:.0f} |"
             )
-    intervals, advised, compared = (_result(name) for name in ("intervals", "advice", "compare"))
-    if intervals:
-        held, equal = (
-            [one["held"] for one in intervals["cases"]],
-            [one["called"] for one in intervals["cases"] if not one["truth"]],
-        )
-        lines.append(
-            f"| 95 % intervals that hold the truth, {len(held)} kinds of arms; equal arms called different ([more](docs/evaluation.md#what-may-be-believed)) | "
-            f"{min(held):.1%} to {max(held):.1%}; {min(equal):.1%} to {max(equal):.1%} | `make bench-intervals` |"
-        )
-    if advised:
-        lines.append(
-            f"| advice on tasks whose right answer is known ([more](docs/advice.md)) | {advised['right']} of {advised['of']} right | `make bench-advice` |"
-        )
-    if compared:
-        lines.append(
-            f"| comparing {compared['arms']} arms on {compared['rows']:,} rows, against asking them alone | {compared['ratio']:.2f} times the time | `make bench-compare` |"
-        )
     machines = {result["machine"] for result in (train, kills, plan, grouping) if result}
     lines += ["", f"On {'; '.join(sorted(machines))}."] if machines else []
     return "\n".join(lines) + "\n"

@@ -26,6 +26,9 @@ BLOCK = 4_000_000
 # The draws of more values than this are not kept for the next metric: they would be 2,000 bytes a value.
 MOST_KEPT = 20_000
 
+# Groups with another value than the commonest, below which they do not tell how much rows of a group are alike.
+FEWEST_TELLING = 5
+
 Scores = Sequence[float | None]
 Groups = Sequence[Hashable]
 
@@ -121,13 +124,14 @@ def _places(groups: Groups | None, kept: Sequence[int]) -> np.ndarray | None:
 def effective(values: np.ndarray, places: np.ndarray | None) -> float:
     """How many independent values say as much of the mean as these do in their groups: their number by the design effect (Kish, 1965).
 
-    The number of groups when all values are the same, which is the least that it can be.
+    The number of groups, which is the least that it can be, when the values that stand out are in too few groups to tell.
     """
     if places is None:
         return float(len(values))
     sizes, sums = np.bincount(places), np.bincount(places, weights=values)
     groups, spread = len(sizes), float(values.var())
-    if not spread or groups < 2:
+    kinds, counts = np.unique(values, return_counts=True)
+    if len(set(places[values != kinds[counts.argmax()]].tolist())) < FEWEST_TELLING:
         return float(groups)
     between = float(((sums - values.mean() * sizes) ** 2).sum()) / len(values) ** 2 * groups / (groups - 1)
     return float(min(max(spread / between, 1.0), len(values))) if between else float(len(values))
