@@ -113,6 +113,7 @@ class Compare:
         metrics = self._metrics(wanted, cases)
         folder.mkdir(parents=True, exist_ok=True)
         arms, manifest, seconds = [], self._manifest(wanted, source, cases, shots), {}
+        rendered: dict[tuple[str, int], str] = {}  # arms that share a renderer read the same prompts
         local = [way.model for way in wanted.ways if not way.endpoint]
         with self._engine(*local, *([wanted.embedder] if wanted.embedder else [])) as asking:
             embed = None if asking is None or not wanted.embedder else embedding(asking, wanted.embedder)
@@ -120,7 +121,7 @@ class Compare:
                 started = time.monotonic()
                 teacher, identity = self._teacher(way, asking)
                 asked = [evaluation.with_shots(case, shots[: way.shots]) for case in cases]
-                manifest["arms"].append(self._described(way, identity, asked, asking))
+                manifest["arms"].append(self._described(way, identity, asked, asking, rendered))
                 responses = self._ask(way, teacher, identity, asked, wanted.sampling, folder, tell)
                 seconds[way.name] = round(time.monotonic() - started, 2)
                 arms.append(
@@ -133,8 +134,8 @@ class Compare:
         seconds["asking"] = round(sum(seconds.values()), 2)
         seconds["all"] = round(time.monotonic() - began, 2)
         found = msgspec.structs.replace(found, manifest=manifest, seconds=seconds)
-        (folder / RESULT).write_bytes(msgspec.json.format(msgspec.json.encode(found)))
-        (folder / PAGE).write_text(evaluation.page(found), encoding="utf-8")
+        lay_down(folder / PAGE, evaluation.page(found).encode())
+        lay_down(folder / RESULT, msgspec.json.format(msgspec.json.encode(found)))
         return found
 
     # --- what is asked ----------------------------------------------------------------------------------------------
@@ -250,20 +251,23 @@ class Compare:
 
     @staticmethod
     def _described(
-        way: Way, identity: str, asked: Sequence[Case], asking: invocation.Invocation | None
-    ) -> dict[str, Any]:
+        way: Way, identity: str, asked: Sequence[Case], asking: invocation.Invocation | None,
+        rendered: dict[tuple[str, int], str],
+    ) -> dict[str, Any]:  # fmt: skip
         """An arm in the manifest. `prompts` is one hash of all prompts as the model read them, in its own tokens; of a remote model,
         whose template is not known, of the conversations."""
         described: dict[str, Any] = {"name": way.name, "model": way.model, "shots": way.shots}
         if way.endpoint or asking is None:
             return {**described, "endpoint": way.endpoint, "conversations": rows_hash(asked)}
-        target = asking.serving.target(way.model)
-        renderer = renderer_of(target)
-        rendered = hashlib.sha256()
-        for case in asked:
-            with contextlib.suppress(Invalid):
-                rendered.update(msgspec.json.encode(renderer.prompt(case.prompt)))
-        return {**described, "weights": identity, "renderer": renderer.hash, "prompts": rendered.hexdigest()}
+        renderer = renderer_of(asking.serving.target(way.model))
+        key = (renderer.hash, way.shots)
+        if key not in rendered:
+            tokens = hashlib.sha256()
+            for case in asked:
+                with contextlib.suppress(Invalid):
+                    tokens.update(msgspec.json.encode(renderer.prompt(case.prompt)))
+            rendered[key] = tokens.hexdigest()
+        return {**described, "weights": identity, "renderer": renderer.hash, "prompts": rendered[key]}
 
     def _warnings(self, wanted: Wanted, source: Source, cases: Sequence[Case]) -> list[str]:
         """What a reader should know before the figures: rows that training had, and earlier looks at the same rows."""
@@ -282,6 +286,13 @@ class Compare:
         if not way.endpoint and (custom := custom_behind(self.storage, self.registry, model)) is not None:
             model = custom.arn
         return hashlib.sha256(msgspec.json.encode([model, way.endpoint, way.shots, wanted.system])).hexdigest()[:16]
+
+
+def lay_down(path: Path, data: bytes) -> None:
+    """A file that is there whole, or not at all."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_bytes(data)
+    unfinished.rename(path)
 
 
 def respond(teacher: Teacher, case: Case, sampling: Sampling) -> Response:

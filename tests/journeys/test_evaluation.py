@@ -254,3 +254,27 @@ def test_a_killed_worker_asks_nothing_twice_and_a_stopped_job_writes_what_it_has
 def kill_worker(outcrop, arn) -> None:
     (worker,) = (pid for pid in processes("outcrop worker") if str(outcrop.home) in environment_of(pid))
     os.kill(worker, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_two_models_are_held_against_each_other_with_an_interval(outcrop) -> None:
+    many = [
+        {"prompt": f"{number}: {row['prompt']}", "referenceResponse": f"<{row['referenceResponse']}>"}
+        for number in range(12)
+        for row in ROWS
+    ]
+    outcrop.put_lines("s3://evals/cities.jsonl", [json.dumps(row) for row in many[:48]])
+    outcrop.put_lines(
+        "s3://lessons/train.jsonl",
+        [json.dumps({"prompt": row["prompt"], "completion": row["referenceResponse"]}) for row in many[48:]],
+    )
+    assert outcrop.tune("pointed", hyperParameters={"epochCount": "8", "batchSize": "4"})["status"] == "Completed"
+    job = run(outcrop, asked("paired", ["Outcrop.exact"], "Custom", models=(BASE, "pointed")))
+    assert job["status"] == "Completed", job
+    files = written(outcrop, job)
+    assert sum(name.endswith("_output.jsonl") for name in files) == 2
+    assert any(name.startswith("models/pointed/taskTypes/Custom/") for name in files)
+    summary = json.loads(files["summary/cities.json"])
+    (against,) = summary["measures"][0]["against"]
+    assert against["verdict"] == "better"
+    assert against["difference"]["low"] > 0

@@ -89,7 +89,14 @@ def test_a_custom_models_calls_are_held_against_its_training_prompts(outcrop, tm
     ]
     outcrop.put_lines("s3://lessons/train.jsonl", rows)
     assert outcrop.tune("watched", hyperParameters={"epochCount": "1"})["status"] == "Completed"
-    outcrop.put_lines("s3://used/logs/a.jsonl", logged(rng, times[1], 80, model="watched"))
+    bedrock = outcrop.client("bedrock")
+    model = bedrock.get_custom_model(modelIdentifier="watched")["modelArn"]
+    arn = bedrock.create_custom_model_deployment(modelDeploymentName="watched-desk", modelArn=model)[
+        "customModelDeploymentArn"
+    ]
+    named, by_deployment = (logged(rng, times[1], 40, model=name) for name in ("watched", arn))
+    outcrop.put_lines("s3://used/logs/a.jsonl", [*named, *by_deployment])
+    assert "40 recent calls" in watch(outcrop, tmp_path, "watched-desk", "--logs", "s3://used/logs", status=0)
     said = watch(outcrop, tmp_path, "watched", "--logs", "s3://used/logs", status=0)
     assert "the 80 prompts that it was trained on" in said
     assert "input length" in said
