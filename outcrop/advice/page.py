@@ -61,10 +61,10 @@ def _bars(found: Advice) -> str:
 
 def _table(found: Advice) -> str:
     rows = "".join(
-        f"<tr><td data-name='problem'>{escape(row.problem)}</td><td data-name='the report'>{escape(row.report)}</td><td data-name='measured here'>{escape(row.measured)}</td></tr>"
+        f"<tr><td data-name='problem'>{escape(row.problem)}</td><td data-name='rule of thumb'>{escape(row.report)}</td><td data-name='measured here'>{escape(row.measured)}</td></tr>"
         for row in found.table
     )
-    return f"<table class='rows'><thead><tr><th>problem</th><th>the report</th><th>measured here</th></tr></thead><tbody>{rows}</tbody></table>"
+    return f"<table class='rows'><thead><tr><th>problem</th><th>rule of thumb</th><th>measured here</th></tr></thead><tbody>{rows}</tbody></table>"
 
 
 def _curve(curve: Curve) -> str:

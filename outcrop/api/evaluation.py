@@ -228,7 +228,7 @@ def list_evaluation_jobs(request: Request, call: Call) -> Request:
         if request.get("applicationTypeEquals") in (None, job.request["application"])
     ]
     shown, following = page(found, request, lambda job: job.status)
-    return {"jobSummaries": [_summary(job) for job in shown] or None, "nextToken": following}
+    return {"jobSummaries": [_summary(job) for job in shown], "nextToken": following}
 
 
 def _summary(job: Job) -> Request:

@@ -81,7 +81,7 @@ def advise(
         ]
         table.add_row(f"{option.name}{f' ({option.detail})' if option.detail else ''}", *cells)
     out.print(table)
-    report = Table("problem", "the report", "measured here", show_edge=False)
+    report = Table("problem", "rule of thumb", "measured here", show_edge=False)
     for kind in found.table:
         report.add_row(kind.problem, kind.report, kind.measured)
     out.print(report)

@@ -104,9 +104,7 @@ def show(found: Any) -> None:
 
     groups = f" in {found.groups:,} groups" if found.groups is not None else ""
     names = [measure.metric for measure in found.measures]
-    table = Table(
-        "", *names, title=f"{found.rows:,} rows{groups}, 95 % intervals", title_justify="left", show_edge=False
-    )
+    table = _folding("", *names, title=f"{found.rows:,} row{'s' if found.rows > 1 else ''}{groups}, 95 % intervals")
     for place, arm in enumerate(found.arms):
         table.add_row(
             arm, *(said(measure.arms[place], measure.form).replace(" [", "\n[") for measure in found.measures)
@@ -114,7 +112,7 @@ def show(found: Any) -> None:
     out.print(table)
     if len(found.arms) > 1:
         judged = found.measure(found.judged_by)
-        table = Table(
+        table = _folding(
             f"{found.judged_by} against {found.arms[0]}",
             "difference",
             "p",
@@ -122,7 +120,6 @@ def show(found: Any) -> None:
             "won",
             "lost",
             "",
-            show_edge=False,
         )
         for turned, one in zip(found.turned, judged.against, strict=True):
             if one is not None:
@@ -142,6 +139,14 @@ def show(found: Any) -> None:
     for warning in found.warnings:
         out.print(f"[yellow]note[/yellow] {warning}", highlight=False, soft_wrap=True)
     out.print(f"[bold]{headline(found)}[/bold]", highlight=False, soft_wrap=True)
+
+
+def _folding(*names: str, title: str | None = None) -> Table:
+    """A table that folds what is too long, so that a name in a mail of 80 columns is still whole."""
+    table = Table(title=title, title_justify="left", show_edge=False)
+    for name in names:
+        table.add_column(name, overflow="fold")
+    return table
 
 
 def ways_of(models: list[str], shots: str) -> list[Any]:

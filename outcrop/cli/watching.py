@@ -91,4 +91,4 @@ def _show(found: object) -> None:
         out.print(
             f"[yellow]note[/yellow] {found.unread:,} records could not be read as calls with text", highlight=False
         )
-    out.print("nothing to tell" if found.is_calm else "[red]there is something to tell[/red]")
+    out.print(found.summary if found.is_calm else f"[red]{found.summary}[/red]")

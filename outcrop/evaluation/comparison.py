@@ -19,8 +19,8 @@ from outcrop.evaluation.significance import test as significance_of
 
 # Rows that changed are kept of each arm, so many lost and so many won.
 BINS, MOST_SLICES, MOST_CHANGED = 12, 12, 100
-# A difference between arms in how many rows failed that is worth a word (share of the rows).
-FAILED_APART = 0.02
+# So many rows without an answer, or answers that were cut, are worth a word (share of the rows).
+FAILED = 0.02
 
 Row = list[float | None]
 
@@ -171,6 +171,8 @@ def compare(asked: Questions, arms: Sequence[Arm], metrics: Sequence[Metric], se
     groups = _groups(asked)
     measures = [_measure(metric, arms, seed, groups) for metric in metrics]
     judging = metrics[0]
+    if all(one.error for arm in arms for one in arm.responses):
+        raise Invalid(f"no arm answers any row; the first: {arms[0].responses[0].error}")
     if all(figure is None for figure in measures[0].arms):
         raise Invalid(f"no answer of any arm can be scored by {judging.name}; choose another metric")
     return Comparison(
@@ -211,16 +213,23 @@ def _measure(metric: Metric, arms: Sequence[Arm], seed: int, groups: list[Any] |
         against.append(
             Against(
                 Figure.of(change), relative, tests[number].name, tests[number].p, corrected[number],
-                detectable(rows[0], rows[number], len(pairs), groups), verdict(change, corrected[number], metric.more_is_better, units),
+                _within(detectable(rows[0], rows[number], len(pairs), groups), metric.form), verdict(change, corrected[number], metric.more_is_better, units),
             )
         )  # fmt: skip
     return Measure(metric.name, metric.what, metric.form, metric.more_is_better, figures, against)
 
 
+def _within(size: float | None, form: str) -> float | None:
+    """A difference of shares that could be seen, unless it is more than there can be."""
+    return None if size is None or (form == SHARE and size > 1) else size
+
+
 def verdict(change: Measured, p_corrected: float, more_is_better: bool = True, units: int | None = None) -> str:
     """What a difference says: a side only when test and interval agree that there is one, and nothing of fewer than FEWEST rows, or
     groups of rows where `units` counts them."""
-    if (change.counted if units is None else units) < FEWEST:
+    if units is not None and units < min(change.counted, FEWEST):
+        return "too few groups"
+    if change.counted < FEWEST:
         return "too few rows"
     if p_corrected >= LEVEL or change.low <= 0 <= change.high:
         return "no difference seen"
@@ -318,21 +327,29 @@ def _warnings(asked: Questions, arms: Sequence[Arm], measures: Sequence[Measure]
         found.append(
             f"{len(asked.cases)} rows are too few for a verdict; with fewer than {FEWEST} there are figures and wide intervals only"
         )
+    groups = _groups(asked)
+    if groups is not None and len(set(groups)) < FEWEST <= len(asked.cases):
+        found.append(f"{len(set(groups))} groups of rows are too few for a verdict; {FEWEST} are needed")
     failed = [sum(bool(one.error) for one in arm.responses) for arm in arms]
-    if max(failed) - min(failed) > FAILED_APART * len(asked.cases):
-        said = ", ".join(f"{arm.name} {count:,}" for arm, count in zip(arms, failed, strict=True))
+    if max(failed) > 0 and max(failed) > FAILED * len(asked.cases):
+        said = ", ".join(f"{arm.name} {count:,}" for arm, count in zip(arms, failed, strict=True) if count)
+        error = next(one.error for arm in arms for one in arm.responses if one.error)
         found.append(
-            f"rows without an answer: {said}. They are left out of an arm's mean, and of a difference when either arm has none"
+            f"of {len(asked.cases):,} rows these got no answer: {said} (the first: {error}). They are left out of an arm's mean, and of a difference "
+            "when either arm has none"
+        )
+    without = sum(case.reference is None for case in asked.cases)
+    if 0 < without < len(asked.cases):
+        found.append(
+            f"{without:,} of {len(asked.cases):,} rows have no reference: metrics that need one leave them out"
         )
     for arm, count in zip(arms, failed, strict=True):
         if count == len(arm.responses):
-            error = next(one.error for one in arm.responses if one.error)
-            found.append(f"{arm.name} answers no row; the first: {error}")
+            found.append(f"{arm.name} answers no row; the first: {arm.responses[0].error}")
     repeated = len(asked.cases) - len({case.key for case in asked.cases})
     if repeated:
-        come = "row comes" if repeated == 1 else "rows come"
         found.append(
-            f"{repeated:,} {come} more than once and count as often: leave them out, or the intervals are too narrow"
+            f"{repeated:,} of the rows {'is a repeat' if repeated == 1 else 'are repeats'} of an earlier one: leave such rows out, or the intervals are too narrow"
         )
     for key in asked.slices:
         values = {value_at(case.row, key) for case in asked.cases} - {None}
@@ -340,7 +357,7 @@ def _warnings(asked: Questions, arms: Sequence[Arm], measures: Sequence[Measure]
             found.append(f"{key} has {len(values):,} values; the {MOST_SLICES} commonest are shown")
     for arm in arms:
         cut = sum(not one.is_whole for one in arm.responses)
-        if cut > FAILED_APART * len(arm.responses):
+        if cut > FAILED * len(arm.responses):
             found.append(f"{arm.name}: {cut:,} answers ran into the limit of tokens and were scored as they stand")
     scored = sum(1 for measure in measures if measure.form != COUNT)
     looks = (len(arms) - 1) * (scored - 1) + sum(1 for _ in asked.slices) * len(arms)

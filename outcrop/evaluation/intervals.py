@@ -54,7 +54,8 @@ def measure(scores: Scores, seed: int = 0, groups: Groups | None = None) -> Meas
         raise Invalid(f"none of {len(scores)} examples was answered; there is nothing to measure")
     values = np.array([scores[number] for number in kept], dtype=float)
     places = _places(groups, kept)
-    if set(values) <= {0.0, 1.0}:
+    if set(values) <= {0.0, 1.0} or (not values.std() and 0 <= values[0] <= 1):
+        # Shares that are all the same have no spread to draw from; no share varies more than right and wrong do.
         low, high = _wilson(float(values.mean()), effective(values, places))
     else:
         low, high = _bootstrap(values, seed, places)
@@ -68,7 +69,7 @@ def difference(first: Scores, second: Scores, seed: int = 0, groups: Groups | No
     """
     kept, changes = paired(first, second)
     places = _places(groups, kept)
-    if is_right_or_wrong(first, second):
+    if is_right_or_wrong(first, second) or (not changes.any() and _are_shares(first, second)):
         low, high = _bonett_price(changes, effective(changes, places))
     else:
         low, high = _bootstrap(changes, seed, places)
@@ -109,6 +110,11 @@ def paired(first: Scores, second: Scores) -> tuple[list[int], np.ndarray]:
 def is_right_or_wrong(*scores: Scores) -> bool:
     """Whether nothing but 0, 1 and None occurs."""
     return all(value is None or value in (0.0, 1.0) for some in scores for value in some)
+
+
+def _are_shares(*scores: Scores) -> bool:
+    """Whether nothing but values from 0 to 1 and None occurs."""
+    return all(value is None or 0 <= value <= 1 for some in scores for value in some)
 
 
 def as_places(groups: Groups) -> np.ndarray:

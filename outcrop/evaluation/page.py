@@ -20,7 +20,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); max-width: 64rem
 h1 { font-size: 1.6rem; margin: 0 } h2 { font-size: 1.15rem; margin: 2.4rem 0 .7rem } p { margin: .4rem 0 }
 .soft { color: var(--soft) } .small { font-size: .875rem } .lead { font-size: 1.1rem; margin: .9rem 0 }
 .notes { background: var(--note); border-left: 4px solid #e69f00; padding: .6rem 1rem; margin: 1rem 0 } .notes ul { margin: 0; padding-left: 1.1rem }
-.scroll { overflow-x: auto } table { border-collapse: collapse; width: 100% }
+.scroll { overflow-x: auto; background: linear-gradient(to right, #fff 40%, transparent) 0 0 / 40px 100% no-repeat local, linear-gradient(to left, #fff 40%, transparent) 100% 0 / 40px 100% no-repeat local, linear-gradient(to right, #0002, transparent) 0 0 / 12px 100% no-repeat scroll, linear-gradient(to left, #0002, transparent) 100% 0 / 12px 100% no-repeat scroll } table { border-collapse: collapse; width: 100% }
 .scroll { overflow-wrap: normal } .scroll tbody th { white-space: nowrap; padding-right: 1rem } .scroll th, .scroll td { min-width: 5.5rem }
 th, td { text-align: left; padding: .4rem .7rem .4rem 0; border-bottom: 1px solid var(--line); vertical-align: top; font-weight: 400 }
 thead th { color: var(--soft); font-size: .875rem } tbody th { font-weight: 600 }
@@ -59,7 +59,7 @@ def page(found: Comparison) -> str:
     judged = found.measure(found.judged_by)
     groups = f" in {found.groups:,} groups, which are drawn together" if found.groups is not None else ""
     parts = [
-        f"<h1>{escape(found.title)}</h1><p class='soft'>{found.rows:,} rows{groups}; the same prompts for every arm; 95 % intervals.</p>",
+        f"<h1>{escape(found.title)}</h1><p class='soft'>{found.rows:,} row{'s' if found.rows > 1 else ''}{groups}; the same prompts for every arm; 95 % intervals.</p>",
         f"<p class='lead'>{escape(headline(found))}</p>", _warnings(found.warnings),
         f"<h2>{escape(judged.metric)}: {escape(judged.what)}</h2>", bars(found.arms, judged), token_histograms(found),
         "<h2>All metrics</h2>", _table(found), _against(found), _turned(found), _slices(found), _labels(found), _changed(found), _manifest(found),
@@ -76,7 +76,8 @@ def headline(found: Comparison) -> str:
     if len(found.arms) == 1:
         return f"{found.arms[0]}: {judged.metric} {said(judged.arms[0], judged.form)}."
     scored = [(figure.mean, number) for number, figure in enumerate(judged.arms) if figure is not None]
-    best = max(scored)[1] if judged.more_is_better else min(scored)[1]
+    sign = 1 if judged.more_is_better else -1
+    best = max(scored, key=lambda one: (sign * one[0], -one[1]))[1]
     if best == 0:
         seen = [
             name
@@ -91,8 +92,13 @@ def headline(found: Comparison) -> str:
     change = said(against.difference, judged.form, signed=True)
     if against.verdict == "better":
         sentence = f"{found.arms[best]} is better than {found.arms[0]}: {judged.metric} {said(judged.arms[best], judged.form)} against {said(judged.arms[0], judged.form)}, difference {change}, p {p_value(against.p_corrected)}."
-    elif against.verdict == "too few rows":
-        sentence = f"{found.arms[best]} has the best figure ({said(judged.arms[best], judged.form)}), but {against.difference.counted} rows are too few for a verdict."
+    elif against.verdict.startswith("too few"):
+        few = (
+            f"{found.groups} groups of rows"
+            if against.verdict == "too few groups"
+            else f"{against.difference.counted} row{'s' if against.difference.counted > 1 else ''}"
+        )
+        sentence = f"{found.arms[best]} has the best figure ({said(judged.arms[best], judged.form)}), but {few} are too few for a verdict."
     else:
         sentence = (
             f"{found.arms[best]} has the best figure, but no difference from {found.arms[0]} is shown: {change}, p {p_value(against.p_corrected)}. These rows "

@@ -25,7 +25,7 @@ from outcrop.settings import Settings
 from outcrop.storage import Storage
 from outcrop.synthesis import passages_of, read_documents
 from outcrop.workflows.answering import own_engine
-from outcrop.workflows.compare import Sampling, lay_down
+from outcrop.workflows.compare import Sampling, lay_down, make_folder
 from outcrop.workflows.quick_tuning import QuickTuner
 from outcrop.workflows.synthesize import sources_of
 from outcrop.workflows.ways import FEWEST_OF_KIND, PASSAGES, SHOTS, Rows, Trial, Tried, told
@@ -93,6 +93,7 @@ class Advise:
         """
         began = time.monotonic()
         base = self.registry.base(wanted.base)
+        make_folder(folder)
         rows = self._rows(wanted)
         everything = [*rows.test, *rows.dev, *rows.train]
         retriever = self._retriever(wanted)
@@ -267,7 +268,6 @@ def _write(found: Advice, trial: Trial, wanted: Wanted, folder: Path) -> None:
         title=f"{Path(wanted.data).name}: ways with {wanted.base}",
     )
     compared = compare(questions, arms, [trial.metric, *evaluation.named(["tokens-in", "tokens-out"])], wanted.seed)
-    folder.mkdir(parents=True, exist_ok=True)
     lay_down(folder / COMPARISON, evaluation.page(compared).encode())
     lay_down(folder / PAGE, advice.page(found).encode())
     lay_down(folder / RESULT, msgspec.json.format(msgspec.json.encode(found)))

@@ -111,7 +111,7 @@ class Compare:
         source = open_file(self.storage.objects, wanted.data)
         shots, cases = self._shots(wanted, self._cases(source, wanted))
         metrics = self._metrics(wanted, cases)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         arms, manifest, seconds = [], self._manifest(wanted, source, cases, shots), {}
         rendered: dict[tuple[str, int], str] = {}  # arms that share a renderer read the same prompts
         local = [way.model for way in wanted.ways if not way.endpoint]
@@ -158,6 +158,13 @@ class Compare:
         if not names:
             raise Invalid(
                 f"{wanted.data}: the rows have no reference answers; name a metric that needs none with --metric"
+            )
+        if "cost" in names and not wanted.prices:
+            raise Invalid("the metric cost needs prices; give them with --price NAME=IN,OUT")
+        arms = {name for way in wanted.ways for name in (way.name, way.label, way.model)}
+        if unknown := sorted(set(wanted.prices) - arms):
+            raise Invalid(
+                f"--price names {unknown[0]!r}, which is no arm; there are {', '.join(way.name for way in wanted.ways)}"
             )
         if "similarity" in names and not wanted.embedder:
             raise Invalid("the metric similarity needs an embedding model; name one with --embedder")
@@ -288,6 +295,14 @@ class Compare:
         return hashlib.sha256(msgspec.json.encode([model, way.endpoint, way.shots, wanted.system])).hexdigest()[:16]
 
 
+def make_folder(folder: Path) -> None:
+    """A folder for what is written. Raises Invalid when there cannot be one."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Invalid(f"--out {folder}: this folder cannot be made: {error.strerror}") from None
+
+
 def lay_down(path: Path, data: bytes) -> None:
     """A file that is there whole, or not at all."""
     unfinished = path.with_name(path.name + ".unfinished")
@@ -300,10 +315,10 @@ def respond(teacher: Teacher, case: Case, sampling: Sampling) -> Response:
     began = time.perf_counter()
     try:
         said = teacher.answer(case.prompt, sampling.max_tokens, sampling.temperature, sampling.seed)
-    except ModelFailed:
-        raise  # nobody answers any more; what was said until now stays
+    except ModelFailed as error:  # nobody answers any more; what was said until now stays
+        raise ModelFailed(error.message.removeprefix("the teacher ")) from None
     except OutcropError as error:
-        return Response("", error=error.message)
+        return Response("", error=error.message.removeprefix("the teacher "))
     took = round((time.perf_counter() - began) * 1000, 2)
     text = said.text.encode("utf-8", "replace").decode()  # half of a surrogate pair cannot be kept
     if not said.input_tokens:  # a remote model that does not count

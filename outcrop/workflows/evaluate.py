@@ -107,7 +107,11 @@ class Evaluate:
                     self._write(job, one, model, responses, verdicts)
                     tell.check()
                     scored.append((model["id"], responses, verdicts))
-                    unread += [*_unanswered(model["id"], responses), *_unread(one, model["id"], verdicts)]
+                    unread += [
+                        *_unanswered(model["id"], responses),
+                        *_unread(one, model["id"], verdicts),
+                        *_unscored(one, model["id"], responses),
+                    ]
                 self._summarize(job, one, scored)
                 tell.event(kind="evaluated", dataset=one.name, rows=len(one.cases))
         self._keep_metrics(job)
@@ -212,7 +216,12 @@ class Evaluate:
         if any(score is not None for arm in arms for score in arm.scores["tokens-out"]):
             metrics += evaluation.named(["tokens-out"])
         slices = ("category",) if any("category" in case.row for case in one.cases) else ()
-        found: Comparison = compare(Questions(one.cases, slices, title=f"{job.name}: {one.name}"), arms, metrics)
+        warnings = [
+            f"rated by {by}: what its ratings are worth is not known here"
+            for by in dict.fromkeys(by for _, by in one.judged)
+        ]
+        questions = Questions(one.cases, slices, title=f"{job.name}: {one.name}", warnings=warnings)
+        found: Comparison = compare(questions, arms, metrics)
         bucket, prefix = place_of(job)
         summary = msgspec.json.format(msgspec.json.encode(found))
         self.storage.objects.put_bytes(bucket, f"{prefix}summary/{one.name}.json", summary, "application/json")
@@ -380,6 +389,17 @@ def _unanswered(model: str, responses: dict[tuple[int, int], _Answered]) -> list
     if given and all(answer.error for answer in given):
         return [f"{model} answers none of {len(given)} rows; the first: {given[0].error}"]
     return []
+
+
+def _unscored(one: _Set, model: str, responses: dict[tuple[int, int], _Answered]) -> list[str]:
+    """Computed metrics without a result on any row that was answered."""
+    if not any(not answer.error for (_, version), answer in responses.items() if not version):
+        return []
+    return [
+        f"{metric.name} of {model} has no result on any row of {one.name}: the rows have no referenceResponse, or not what the metric needs"
+        for metric in one.computed
+        if all(score is None for score in _computed(metric, one.cases, responses))
+    ]
 
 
 def _unread(one: _Set, model: str, verdicts: dict[tuple[int, str], _Judged]) -> list[str]:

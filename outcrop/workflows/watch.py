@@ -27,7 +27,7 @@ from outcrop.settings import Settings
 from outcrop.storage import Storage
 from outcrop.synthesis import CatalogueTeacher
 from outcrop.workflows.answering import own_engine
-from outcrop.workflows.compare import Sampling, ask_all, embedding
+from outcrop.workflows.compare import Sampling, ask_all, embedding, make_folder
 from outcrop.workflows.guards import custom_behind
 
 HISTORY, SPOTS = "watch.jsonl", "spots.jsonl"
@@ -75,11 +75,20 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     change: Figure | None = None
     verdict: str = ""
     notes: list[str] = []
+    has_stopped: bool = False
+    """There were calls before, and none recently."""
 
     @property
     def is_calm(self) -> bool:
         """Whether nothing is to be told."""
-        return not any(one.is_told for one in self.changes) and self.verdict != "worse"
+        return not any(one.is_told for one in self.changes) and self.verdict != "worse" and not self.has_stopped
+
+    @property
+    def summary(self) -> str:
+        """The look in a few words."""
+        if not self.is_calm:
+            return "there is something to tell"
+        return "nothing to tell" if self.changes or self.change is not None else "too few calls to say anything"
 
 
 @dataclass(frozen=True)
@@ -94,29 +103,35 @@ class Watch:
 
     def __call__(self, wanted: Wanted, folder: Path) -> Watched:
         """Look once; what was found is added to watch.jsonl in the folder. Raises Invalid when there is nothing to look at, NotFound."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         notes: list[str] = []
         models = [name for name in (wanted.model if wanted.data else "", wanted.embedder) if name]
         with own_engine(self.storage, self.registry, self.settings, "watch", *models) as asking:
-            calls, unread = self._calls(wanted, asking.serving)
+            calls, unread = self._calls(wanted, asking.serving, notes)
             border = now() - timedelta(hours=wanted.recent_h)
             recent = [call for at, call in calls if at >= border]
             before, against = self._before(wanted, [call for at, call in calls if at < border], notes)
-            if min(len(before), len(recent)) < FEWEST:
+            has_stopped = not recent and len(before) >= FEWEST and against.endswith("earlier calls")
+            if has_stopped:
+                notes.append(f"no calls in the last {wanted.recent_h:g} hours, after {len(before):,} before them")
+            elif min(len(before), len(recent)) < FEWEST and calls:
                 notes.append(
                     f"{len(before)} before and {len(recent)} recent calls: fewer than {FEWEST} on a side say nothing of a change"
                 )
             embed = embedding(asking, wanted.embedder) if wanted.embedder else None
             found = changes(before, recent, embed, wanted.seed)
             spot = self._spot(wanted, asking, folder, notes) if wanted.data else {}
-        told: dict[str, Any] = {"notes": notes, **spot}
+        told: dict[str, Any] = {"notes": notes, "has_stopped": has_stopped, **spot}
         watched = Watched(model=wanted.model, at=now(), against=against, before=len(before), after=len(recent), unread=unread, changes=found, **told)  # fmt: skip
         with (folder / HISTORY).open("ab") as history:
             history.write(msgspec.json.encode(watched) + b"\n")
         return watched
 
-    def _calls(self, wanted: Wanted, serving: Serving) -> tuple[list[tuple[datetime, Call]], int]:
+    def _calls(self, wanted: Wanted, serving: Serving, notes: list[str]) -> tuple[list[tuple[datetime, Call]], int]:
         """The model's calls with their times, and how many could not be read as text."""
+        if not wanted.logs and wanted.data and (self.configured or {}).get("s3Config") is None:
+            notes.append("no calls are logged here (docs/logs.md): only the spot check is made")
+            return [], 0
         bucket, prefix = split_uri(wanted.logs) if wanted.logs else self._configured()
         names, unread, found = self._names(wanted.model, serving), 0, []
         for logged in read_logs(self.storage.objects, bucket, prefix):
@@ -129,6 +144,8 @@ class Watch:
                     unread += 1
                 else:
                     found.append((at, read))
+        if not found:
+            serving.target(wanted.model)  # raises NotFound for a name that is none, such as a misspelt one
         return found, unread
 
     def _configured(self) -> tuple[str, str]:
@@ -207,6 +224,10 @@ class Watch:
             (spot for spot in _spots(folder / SPOTS) if spot.metric == now_spot.metric and spot.keys == now_spot.keys),
             None,
         )
+        if first is None and next(_spots(folder / SPOTS), None) is not None:
+            notes.append("the spot check's rows or metric are others than before: this is the first look at them")
+        if len(chosen) < FEWEST:
+            notes.append(f"a spot check of {len(chosen)} rows gives no verdict; {FEWEST} are needed (--spot)")
         with (folder / SPOTS).open("ab") as file:
             file.write(msgspec.json.encode(now_spot) + b"\n")
         told: dict[str, Any] = {"metric": metric.name}

@@ -306,12 +306,17 @@ class Trial:
             whole = list(pool.map(cost, map(told, cases[:MOST_SCORED])))
         both = [(t[0], f[0]) for t, f in zip(true, false, strict=True) if t[1] and f[1]]
         tokens = sum(count for _, count in whole)
-        said = (
-            f"the base's perplexity of the answers is {exp(min(sum(loss for loss, _ in whole) / tokens, 50)):,.1f} a token"
-            if tokens
-            else ""
+        return advice.known([t for t, _ in both], [f for _, f in both]), _perplexity(
+            sum(loss for loss, _ in whole), tokens
         )
-        return advice.known([t for t, _ in both], [f for _, f in both]), said
+
+
+def _perplexity(loss: float, tokens: int) -> str:
+    """What the answers cost the base, in words."""
+    if not tokens:
+        return ""
+    each = exp(min(loss / tokens, 50))
+    return f"the base's perplexity of the answers is {'above 1,000' if each > 1000 else f'{each:,.1f}'} a token"
 
 
 def told(case: Case) -> Conversation:

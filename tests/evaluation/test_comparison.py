@@ -37,7 +37,7 @@ def test_fewer_groups_than_thirty_get_no_verdict_however_many_rows() -> None:
     asked = Questions(cases(300, table=lambda number: number // 50), group="table")
     found = compare(asked, [arm("a", [0.0] * 300), arm("b", [1.0] * 300)], [RIGHT])
     assert found.groups == 6
-    assert found.measures[0].against[0].verdict == "too few rows"
+    assert found.measures[0].against[0].verdict == "too few groups"
 
 
 def test_a_row_without_the_groups_key_belongs_to_itself() -> None:
@@ -67,7 +67,7 @@ def test_arms_that_fail_are_said_to_and_break_nothing() -> None:
     )
     assert half.measures[0].against == [None]
     page(half)
-    with pytest.raises(Invalid, match="no answer of any arm"):
+    with pytest.raises(Invalid, match="no arm answers any row; the first: too long"):
         compare(Questions(cases(rows)), [nothing], [RIGHT])
 
 
@@ -89,7 +89,7 @@ def test_rows_that_changed_are_kept_of_every_arm_and_both_sides() -> None:
 def test_rows_that_come_twice_and_values_that_are_not_shown_are_told() -> None:
     twice = [*cases(40, kind=lambda number: number), *cases(10, kind=lambda number: number)]
     found = compare(Questions(twice, ("kind",)), [arm("a", [1.0] * 50)], [RIGHT])
-    assert any("10 rows come more than once" in warning for warning in found.warnings)
+    assert any("10 of the rows are repeats" in warning for warning in found.warnings)
     assert any("kind has 40 values" in warning for warning in found.warnings)
     assert len(found.slices) == 12
 
@@ -118,3 +118,20 @@ def test_most_of_the_same_rows_are_known_again_whatever_is_cut_or_said_before() 
         for one in cases(1000)
     ]
     assert sketch(said) == whole
+
+
+def test_ties_go_to_the_first_arm_and_a_few_rows_of_equal_shares_are_not_certain() -> None:
+    found = compare(Questions(cases(40)), [arm("a", [1.0] * 40), arm("b", [1.0] * 40)], [RIGHT])
+    assert headline(found).startswith("No arm is better than a")
+    few = compare(Questions(cases(5)), [arm("a", [0.3] * 5), arm("b", [0.3] * 5)], [RIGHT])
+    figure, against = few.measures[0].arms[0], few.measures[0].against[0]
+    assert figure.high - figure.low > 0.4
+    assert against.difference.high - against.difference.low > 0.4
+
+
+def test_rows_without_a_reference_and_without_an_answer_are_counted_aloud() -> None:
+    some = [Case(one.line, one.prompt, None if one.line < 10 else "r", one.row) for one in cases(60)]
+    scores = [None] * 10 + [1.0] * 50
+    found = compare(Questions(some), [arm("a", scores), arm("b", scores)], [RIGHT])
+    assert any("10 of 60 rows have no reference" in warning for warning in found.warnings)
+    assert any("got no answer: a 10, b 10 (the first: too long)" in warning for warning in found.warnings)

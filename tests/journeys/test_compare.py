@@ -68,7 +68,7 @@ def test_arms_are_asked_the_same_rows_and_every_figure_has_an_interval(outcrop, 
     assert first["prompts"] == again["prompts"] != shown["prompts"]
     assert first["weights"] == again["weights"]
     same = found["measures"][0]["against"][1]
-    assert (same["verdict"], same["p"], same["difference"]["mean"]) == ("too few rows", 1.0, 0.0)
+    assert (same["verdict"], same["p"], same["difference"]["mean"]) == ("too few groups", 1.0, 0.0)
     assert all(line > 3 for line in found["manifest"]["shots"]["lines"])  # rows of the evaluation are not shown
     assert found["groups"] == len({city[0] for city in CITIES})
     assert {one["key"] for one in found["slices"]} == {"first"}
@@ -165,6 +165,8 @@ REFUSED = [
     ((BASE, "--slice", "nothing"), "no row has the key 'nothing'"),
     ((BASE, "--price", f"{BASE}=cheap"), "expected two numbers"),
     ((BASE, "--metric", "similarity"), "--embedder"),
+    ((BASE, "--metric", "cost"), "needs prices"),
+    ((BASE, "--price", "nobody=1,2"), "which is no arm"),
 ]
 
 

@@ -210,6 +210,16 @@ def test_rag_human_and_built_in_sets_are_refused_in_words(outcrop, rows) -> None
 
 
 @pytest.mark.slow
+def test_a_metric_without_a_result_on_any_row_fails_the_job_after_all_is_written(outcrop) -> None:
+    outcrop.put_lines("s3://evals/cities.jsonl", [json.dumps({"prompt": row["prompt"]}) for row in ROWS])
+    job = run(outcrop, asked("unscored", ["Builtin.Accuracy"]))
+    assert job["status"] == "Failed"
+    assert "no referenceResponse" in job["failureMessages"][0]
+    assert any(name.endswith("_output.jsonl") for name in written(outcrop, job))
+    assert outcrop.client("bedrock").list_evaluation_jobs(nameContains="nobody")["jobSummaries"] == []
+
+
+@pytest.mark.slow
 def test_a_row_without_what_is_needed_fails_the_job_by_its_line(outcrop) -> None:
     outcrop.put_lines("s3://evals/cities.jsonl", [json.dumps(ROWS[0]), '{"referenceResponse": "x"}'])
     job = run(outcrop, asked("badrow", ["Builtin.Accuracy"]))

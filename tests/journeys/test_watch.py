@@ -123,6 +123,14 @@ def test_spot_checks_are_held_against_the_first_one(outcrop, tmp_path, times) ->
     assert "worse" in watch(outcrop, tmp_path, *spot, status=2)
 
 
+@pytest.mark.slow
+def test_a_misspelt_model_and_calls_that_have_stopped_are_told(outcrop, tmp_path, times) -> None:
+    outcrop.put_lines("s3://silent/logs/a.jsonl", logged(random.Random(8), times[0], 60))
+    assert "Could not resolve" in watch(outcrop, tmp_path, "nobody", "--logs", "s3://silent/logs", status=1)
+    said = watch(outcrop, tmp_path, BASE, "--logs", "s3://silent/logs", status=2)
+    assert "no calls in the last 24 hours, after 60 before them" in said
+
+
 def test_without_logs_it_says_where_to_begin(outcrop, tmp_path) -> None:
     assert "configure the invocation log" in watch(outcrop, tmp_path, BASE, status=1)
     assert "there is no bucket" in watch(outcrop, tmp_path, BASE, "--logs", "s3://nobody/logs", status=1)
