@@ -51,8 +51,8 @@ class Figure(msgspec.Struct, frozen=True):
 class Against(msgspec.Struct, frozen=True):
     """An arm against the first one: paired difference, part of the first arm's mean, test, and what could have been seen.
 
-    `p` is of one test, `p_corrected` of it among all arms of the metric (Holm). `verdict` is "better", "worse", "no difference seen", or
-    "too few rows".
+    `p` is of one test, `p_corrected` of it among all arms of the metric (Holm). `verdict` is "better", "worse", "no difference seen",
+    "too few rows" or "too few groups".
     """
 
     difference: Figure
